@@ -1,0 +1,21 @@
+"""What endpoints ask for: the service and the settings that ``lifespan`` put in place."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from app.core.config import Settings
+from app.jobs.service import JobService
+
+
+def _get_service(request: Request) -> JobService:
+    return cast(JobService, request.app.state.service)
+
+
+def _get_settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+ServiceDependency = Annotated[JobService, Depends(_get_service)]
+SettingsDependency = Annotated[Settings, Depends(_get_settings)]

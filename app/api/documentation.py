@@ -1,0 +1,259 @@
+"""The words of /docs: what each call is for, what it may answer, an example of each.
+
+Kept apart from the endpoints so that those can be read in one glance.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api import problems
+from app.core.errors import (
+    AttemptsExhaustedError,
+    EmptyFileError,
+    FileTooLargeError,
+    ImageTooLargeError,
+    InternalError,
+    JobFailedError,
+    JobNotFoundError,
+    MalformedImageError,
+    MalformedUploadError,
+    MissingFileError,
+    NotMultipartError,
+    OversizedImageError,
+    PayloadLostError,
+    ServiceError,
+    ServiceUnavailableError,
+    TruncatedImageError,
+    UndecodableImageError,
+    UnsupportedImageError,
+)
+from app.models.schemas import (
+    EXAMPLE_ID,
+    Health,
+    JobAccepted,
+    JobResult,
+    JobStatus,
+    Live,
+    Problem,
+    Ready,
+)
+
+DESCRIPTION = """
+Classifies images in the background. Three calls:
+
+1. **Submit** an image: `POST /classify` answers a job id at once.
+2. **Follow** the job: `GET /status/{job_id}`.
+3. **Fetch** the predictions: `GET /result/{job_id}`.
+
+```
+curl -F file=@cat.jpg http://localhost:8000/classify
+curl http://localhost:8000/result/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11
+```
+
+An accepted job reaches exactly one terminal state; inference may run more than once.
+
+Every error is `application/problem+json` (RFC 9457). Its `code` is stable, its `detail` says what
+to do, and its `request_id`, also in the `X-Request-ID` header, finds the request in the log.
+"""
+
+TAGS = [
+    {"name": "classification", "description": "Submit an image, follow its job, fetch its result."},
+    {"name": "health", "description": "How the service is."},
+]
+
+_REQUEST_ID_HEADER = {
+    "X-Request-ID": {
+        "description": "The request's id: yours if you sent one, else a new one.",
+        "schema": {"type": "string"},
+    }
+}
+_RETRY_AFTER_HEADER = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+}
+_LOCATION_HEADER = {
+    "Location": {
+        "description": "Where to follow the job.",
+        "schema": {"type": "string", "example": f"/status/{EXAMPLE_ID}"},
+    }
+}
+
+
+def _problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` entries of a call that may end in these errors."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for error in (*errors, InternalError):
+        response = responses.setdefault(error.status, _problem_response())
+        response["description"] = (
+            f"{response['description']}\n\n**{error.code}**: {error.detail}".strip()
+        )
+        response["content"][problems.MEDIA_TYPE]["examples"][error.code] = {
+            "summary": error.title,
+            "value": _example(error),
+        }
+        if error.retry_after_seconds is not None:
+            response["headers"] = _REQUEST_ID_HEADER | _RETRY_AFTER_HEADER
+    return responses
+
+
+def _problem_response() -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": "",
+        "headers": _REQUEST_ID_HEADER,
+        "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": {}}},
+    }
+
+
+def _example(error: type[ServiceError]) -> dict[str, Any]:
+    return {
+        "type": problems.problem_type(error.code),
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": "0b6c8f0e4f5f4b0c9d0a3f6f5b1f8e7d",
+    }
+
+
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A JPEG or PNG image, told by its first bytes; at most "
+                            "`MAX_FILE_SIZE` bytes (10 MiB unless configured), 16,384 pixels a "
+                            "side and 50 million in all.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+CLASSIFY: dict[str, Any] = {
+    "summary": "Submit an image",
+    "description": "Stores the image and answers at once with the id of a job that will classify "
+    "it. `Location` says where to follow the job.",
+    "response_description": "The job is accepted and durable.",
+    "response_model": JobAccepted,
+    "openapi_extra": _UPLOAD,
+    "responses": {202: {"headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER}}
+    | _problems(
+        MalformedUploadError,
+        FileTooLargeError,
+        ImageTooLargeError,
+        NotMultipartError,
+        UnsupportedImageError,
+        MissingFileError,
+        EmptyFileError,
+        MalformedImageError,
+        ServiceUnavailableError,
+    ),
+}
+
+STATUS: dict[str, Any] = {
+    "summary": "Follow a job",
+    "description": "Status and progress of a job. Ended jobs are kept for `RESULT_TTL` seconds "
+    "(one hour unless configured).",
+    "response_description": "Where the job is.",
+    "response_model": JobStatus,
+    "responses": {200: {"headers": _REQUEST_ID_HEADER}}
+    | _problems(JobNotFoundError, ServiceUnavailableError),
+}
+
+RESULT: dict[str, Any] = {
+    "summary": "Fetch the predictions",
+    "description": "The predictions of a completed job. A job that has not ended answers 202 with "
+    "its status; a failed one answers 422 when the image was at fault and 500 when we were.",
+    "response_description": "The job is completed.",
+    "response_model": JobResult,
+    "responses": {
+        200: {"headers": _REQUEST_ID_HEADER},
+        202: {
+            "model": JobStatus,
+            "description": "The job has not ended yet; ask again.",
+            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER,
+        },
+    }
+    | _problems(
+        JobNotFoundError,
+        UndecodableImageError,
+        TruncatedImageError,
+        OversizedImageError,
+        JobFailedError,
+        PayloadLostError,
+        AttemptsExhaustedError,
+        ServiceUnavailableError,
+    ),
+}
+
+HEALTH: dict[str, Any] = {
+    "summary": "The state of the service",
+    "description": "`healthy`, `degraded` with reasons, or `unhealthy` with 503. Answers within "
+    "100 ms even while Redis hangs.",
+    "responses": {
+        200: {"headers": _REQUEST_ID_HEADER},
+        503: {
+            "model": Health,
+            "description": "Redis does not answer: no job can be accepted.",
+            "headers": _REQUEST_ID_HEADER,
+        },
+    }
+    | _problems(),
+}
+
+LIVE: dict[str, Any] = {
+    "summary": "Is the process alive?",
+    "description": "Never touches Redis: for a supervisor that restarts what hangs.",
+    "response_model": Live,
+    "responses": _problems(),
+}
+
+READY: dict[str, Any] = {
+    "summary": "Can jobs be accepted?",
+    "description": "For a load balancer: 503 while Redis is away.",
+    "response_model": Ready,
+    "responses": _problems(ServiceUnavailableError),
+}
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Complete the generated schema with what FastAPI can't know: the problem document."""
+
+    def create_schema() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            components["Problem"] = Problem.model_json_schema()
+            _drop_validation_documents(schema)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = create_schema  # type: ignore[method-assign]
+
+
+def _drop_validation_documents(schema: dict[str, Any]) -> None:
+    """Remove FastAPI's own 422 documents: every error here is a problem document."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    for path in schema["paths"].values():
+        for operation in path.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if "application/json" in content:
+                del operation["responses"]["422"]

@@ -1,0 +1,97 @@
+"""Submitting an image, following its job, fetching its predictions."""
+
+import contextlib
+from typing import Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api import documentation
+from app.api.dependencies import ServiceDependency, SettingsDependency
+from app.api.problems import create_problem_response
+from app.api.uploads import receive_image
+from app.core.clock import to_datetime
+from app.core.errors import JOB_ERRORS, JobFailedError, ServiceError
+from app.jobs.job import Job, JobState
+from app.models.schemas import JobAccepted, JobResult, JobStatus, ModelUsed, Prediction
+
+router = APIRouter(tags=["classification"])
+
+# Everybody, as long as nobody has to say who they are.
+ANONYMOUS = "anonymous"
+
+# Classifying takes milliseconds; a second is the least that the header can say.
+_RETRY_AFTER_SECONDS = "1"
+
+
+def _follow(job_id: UUID) -> dict[str, str]:
+    return {"Location": f"/status/{job_id}", "Retry-After": _RETRY_AFTER_SECONDS}
+
+
+def _answer(
+    document: BaseModel, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(
+        document.model_dump_json(),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+@router.post("/classify", status_code=202, **documentation.CLASSIFY)
+async def classify(
+    request: Request, service: ServiceDependency, settings: SettingsDependency
+) -> Response:
+    job_id = uuid4()
+    upload = service.create_upload(job_id)
+    try:
+        await receive_image(request, upload, settings.limits)
+        await service.submit(job_id, upload, owner=ANONYMOUS)
+    except BaseException:
+        with contextlib.suppress(ServiceError, RedisError):
+            await upload.abort()
+        raise
+    return _answer(JobAccepted(job_id=job_id), 202, _follow(job_id))
+
+
+@router.get("/status/{job_id}", **documentation.STATUS)
+async def get_status(job_id: UUID, service: ServiceDependency) -> Response:
+    return _answer(_describe(await service.get_job(job_id)))
+
+
+@router.get("/result/{job_id}", **documentation.RESULT)
+async def get_result(job_id: UUID, service: ServiceDependency) -> Response:
+    job = await service.get_job(job_id)
+    if job.state is JobState.COMPLETED:
+        return _answer(_report(job))
+    if job.state is JobState.FAILED:
+        error = JOB_ERRORS.get(job.error["code"], JobFailedError)
+        return create_problem_response(error(job.error["detail"]), job_id=job.id)
+    return _answer(_describe(job), 202, _follow(job_id))
+
+
+def _describe(job: Job) -> JobStatus:
+    fields: dict[str, Any] = {"status": job.state.value, "progress": job.progress}
+    return JobStatus(
+        job_id=UUID(job.id),
+        updated_at=to_datetime(job.updated_ms),
+        stage=job.stage or None,
+        **fields,
+    )
+
+
+def _report(job: Job) -> JobResult:
+    return JobResult(
+        job_id=UUID(job.id),
+        predictions=[Prediction.model_validate(item) for item in job.predictions],
+        processing_time=(job.finished_ms - job.claimed_ms) / 1000,
+        created_at=to_datetime(job.created_ms),
+        queue_time=(job.claimed_ms - job.created_ms) / 1000,
+        completed_at=to_datetime(job.finished_ms),
+        model=ModelUsed(name=job.model, version=job.model_version, engine=job.engine),
+    )

@@ -1,0 +1,110 @@
+"""Every error answer, in one place: ``application/problem+json`` after RFC 9457."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.request_context import get_request_id
+from app.core.errors import (
+    BadRequestError,
+    InternalError,
+    InvalidRequestError,
+    JobNotFoundError,
+    MethodNotAllowedError,
+    NotFoundError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from app.models.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+router = APIRouter(include_in_schema=False)
+
+_BY_STATUS: dict[int, type[ServiceError]] = {
+    400: BadRequestError,
+    404: NotFoundError,
+    405: MethodNotAllowedError,
+}
+
+
+def problem_type(code: str) -> str:
+    """The address of a kind of problem, where the service explains it."""
+    return f"/problems/{code}"
+
+
+def create_problem_response(error: ServiceError, **extensions: Any) -> Response:
+    """The answer that says what went wrong; ``extensions`` are further members of the document."""
+    problem = Problem(
+        type=problem_type(error.code),
+        title=error.title,
+        status=error.status,
+        detail=error.text,
+        code=error.code,
+        request_id=get_request_id(),
+        **extensions,
+    )
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=error.status,
+        headers=error.headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+
+
+@router.get("/problems/{code}")
+async def explain_problem(code: str) -> dict[str, Any]:
+    """What a problem's ``type`` leads to."""
+    for kind in _kinds(ServiceError):
+        if kind.code == code:
+            return {"title": kind.title, "status": kind.status, "detail": kind.detail}
+    raise NotFoundError()
+
+
+def _handle_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return create_problem_response(error)
+
+
+def _handle_redis_error(request: Request, error: Exception) -> Response:
+    logger.warning("Redis: %s", error)
+    return create_problem_response(ServiceUnavailableError())
+
+
+def _handle_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, InternalError)
+    return create_problem_response(kind(headers=dict(error.headers or {})))
+
+
+def _handle_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    complaints = error.errors()
+    # An id that can't be an id was never given out: the same answer as for any unknown job.
+    if any(complaint["loc"] == ("path", "job_id") for complaint in complaints):
+        return create_problem_response(JobNotFoundError())
+    texts = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in complaints)
+    return create_problem_response(InvalidRequestError("; ".join(texts)))
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error with a problem document. What is unexpected: see ``request_context``."""
+    app.add_exception_handler(ServiceError, _handle_service_error)
+    app.add_exception_handler(RedisError, _handle_redis_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)

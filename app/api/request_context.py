@@ -1,0 +1,75 @@
+"""One id per request: in the answer's header, in every log line, in every problem."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("app.access")
+
+HEADER = "X-Request-ID"
+
+# A caller's own id is kept when it can't do harm in a log line.
+_ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+def get_request_id() -> str:
+    """The id of the request that is being answered, ``-`` outside of one."""
+    return _request_id.get()
+
+
+class RequestIdFilter(logging.Filter):
+    """Puts the request's id into every log record, as ``request_id``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = get_request_id()
+        return True
+
+
+class RequestContextMiddleware:
+    """Names each request, logs it in one line, and answers for what nobody expected."""
+
+    def __init__(self, app: ASGIApp, create_internal_error: Callable[[], Response]) -> None:
+        self._app = app
+        self._create_internal_error = create_internal_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        request_id = given if _ACCEPTABLE.fullmatch(given) else uuid4().hex
+        token = _request_id.set(request_id)
+        started = time.perf_counter()
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            logger.exception("unexpected error")
+            if status:
+                raise
+            await self._create_internal_error()(scope, receive, send_named)
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000
+            # Every health probe a line would bury the rest.
+            level = logging.DEBUG if scope["path"].startswith("/health") else logging.INFO
+            logger.log(
+                level, "%s %s %d %.1f ms", scope["method"], scope["path"], status, milliseconds
+            )
+            _request_id.reset(token)

@@ -1,0 +1,239 @@
+"""Every setting of the service: one class, nested groups, one variable each.
+
+A group's name and a field's name make the variable: ``queue`` + ``lease_seconds`` is
+``QUEUE_LEASE_SECONDS``. The environment wins over a ``.env`` file in the working directory,
+which wins over the default.
+"""
+
+import os
+import sys
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.core.errors import ConfigurationError
+
+DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
+
+
+class RedisSettings(BaseModel):
+    """Where Redis is and how long to wait for it."""
+
+    url: str = Field(
+        "redis://localhost:6379",
+        description="Redis for the job ledger and the Celery broker: `redis://`, `rediss://` (TLS) "
+        "or `unix://` followed by a socket's path.",
+    )
+    timeout_seconds: float = Field(
+        2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
+    )
+    max_connections: int = Field(
+        64, ge=2, le=10_000, description="Connections that one API process may open."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+
+class ModelSettings(BaseModel):
+    """Which model answers."""
+
+    path: Path = Field(
+        DEFAULT_MODEL_PATH,
+        description="Model file: `.pth`/`.pt` state dict or TorchScript, `.pt2` or `.onnx`, with its "
+        "manifest beside it (`docs/models.md`). While the default path holds no file, the built-in "
+        "EfficientNet-Lite0 answers.",
+    )
+
+
+class EngineName(StrEnum):
+    """The engines by the names that settings, logs and `/health` use."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
+
+
+class LimitSettings(BaseModel):
+    """What an upload may measure."""
+
+    file_size: int = Field(
+        10_485_760, ge=1, le=1 << 30, description="Largest image file accepted, in bytes."
+    )
+    image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        le=500_000_000,
+        description="Largest width × height accepted: decoding takes four bytes a pixel.",
+    )
+    image_side: int = Field(
+        16_384, ge=1, le=65_535, description="Largest width or height accepted, in pixels."
+    )
+
+
+class ResultSettings(BaseModel):
+    """How long answers are kept."""
+
+    ttl: int = Field(
+        3600,
+        ge=1,
+        le=31_536_000,
+        description="Seconds that an ended job and its result are kept.",
+    )
+
+
+class LogSettings(BaseModel):
+    """What is logged."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level that is logged."
+    )
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _upper(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
+
+
+class QueueSettings(BaseModel):
+    """The job ledger: batches, leases, the sweeper."""
+
+    batch_size: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Most jobs that a worker process claims at once. The same everywhere: the API "
+        "counts with it when it decides whether to wake a worker.",
+    )
+    lease_seconds: float = Field(
+        15.0,
+        ge=1,
+        le=3600,
+        description="How long a claim holds without being renewed; a job whose worker died returns "
+        "to the queue after this.",
+    )
+    sweep_seconds: float = Field(
+        2.0, ge=0.1, le=300, description="How often expired leases and lost doorbells are sought."
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Claims after which a job that keeps losing its worker fails."
+    )
+    history_length: int = Field(
+        100_000, ge=0, le=100_000_000, description="Transitions kept in the history stream, about."
+    )
+
+
+class PayloadSettings(BaseModel):
+    """Where uploads wait until they are classified."""
+
+    store: Literal["files", "redis"] = Field(
+        "files",
+        description="`files`: under the data folder, for one machine. `redis`: in Redis, for several.",
+    )
+
+
+class ListenSettings(BaseModel):
+    """Where `classifier api` and `classifier up` listen.
+
+    Not "api": Kubernetes sets API_PORT to a URL wherever a service is called "api".
+    """
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
+
+
+class WorkerSettings(BaseModel):
+    """The worker and its processes."""
+
+    processes: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="Processes that classify, each with its own copy of the model. Default: one a core.",
+    )
+    heartbeat_seconds: float = Field(
+        2.0,
+        ge=0.1,
+        le=60,
+        description="How often a worker says that it lives; three silent beats and it counts as gone.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Raises :class:`pydantic.ValidationError` for a bad value."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    engine: EngineName = Field(
+        EngineName.AUTO,
+        description="`auto` uses the fastest installed engine whose answers agree with PyTorch's; a "
+        "name asks for that one.",
+    )
+    engine_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Threads of one worker process inside the engine."
+    )
+    limits: LimitSettings = Field(default_factory=LimitSettings, validation_alias="max")
+    result: ResultSettings = Field(default_factory=ResultSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    payload: PayloadSettings = Field(default_factory=PayloadSettings)
+    listen: ListenSettings = Field(default_factory=ListenSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    data_dir: Path = Field(
+        Path("./data"),
+        description="Folder for uploads that wait, converted models, and the Redis of `classifier up`.",
+    )
+
+    def uses_built_in_model(self) -> bool:
+        """Whether nobody asked for another model: the default path, and no file there."""
+        return self.model.path == DEFAULT_MODEL_PATH and not self.model.path.exists()
+
+
+def variable_name(*path: str) -> str:
+    """The environment variable of a field, from its path: ("limits", "file_size") → MAX_FILE_SIZE."""
+    field = Settings.model_fields[path[0]]
+    first = field.validation_alias if isinstance(field.validation_alias, str) else path[0]
+    return "_".join((first, *path[1:])).upper()
+
+
+def load_settings() -> Settings:
+    """Read the settings. Raises :class:`ConfigurationError`, which names every bad variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        complaints = []
+        for item in error.errors():
+            path = tuple(str(part) for part in item["loc"])
+            name = "_".join(path).upper()
+            message = item["msg"].removeprefix("Value error, ")
+            complaints.append(f"{name}={item['input']!r}: {message}")
+        raise ConfigurationError("; ".join(complaints)) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once. A bad value ends the process: one line, exit code 2."""
+    try:
+        return load_settings()
+    except ConfigurationError as error:
+        print(f"classifier: bad configuration: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

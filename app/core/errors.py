@@ -1,0 +1,193 @@
+"""Every error that a user can meet, declared once: what it is called, what it answers, what to do.
+
+``code`` never changes once released: clients compare it. ``detail`` may be worded anew.
+"""
+
+from typing import ClassVar
+
+
+class ConfigurationError(Exception):
+    """Raised when a setting, a model file or a manifest is wrong; its text says what to change."""
+
+
+class ServiceError(Exception):
+    """Raised when a request or a job can't be served. Subclasses say why; handled in one place."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+    detail: ClassVar[str] = (
+        "Something went wrong on our side. Try again; if it stays, quote the request id."
+    )
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str | None = None, *, headers: dict[str, str] | None = None) -> None:
+        self.text = detail or type(self).detail
+        self.headers = dict(headers or {})
+        if self.retry_after_seconds is not None:
+            self.headers.setdefault("Retry-After", str(self.retry_after_seconds))
+        super().__init__(self.text)
+
+
+class InternalError(ServiceError):
+    """Raised when nothing more precise is known; its text never shows a cause."""
+
+
+# --- Requests ------------------------------------------------------------------------------------
+
+
+class BadRequestError(ServiceError):
+    """Raised when a request can't be read."""
+
+    status, code, title = 400, "bad-request", "Bad request"
+    detail = "The request could not be read. Compare it with /docs."
+
+
+class MalformedUploadError(BadRequestError):
+    """Raised when a multipart body is broken or ends too early."""
+
+    code, title = "malformed-upload", "Malformed upload"
+    detail = "The multipart body is damaged or incomplete. Send it again."
+
+
+class NotFoundError(ServiceError):
+    """Raised when no route has the path."""
+
+    status, code, title = 404, "not-found", "Not found"
+    detail = "There is nothing at this address. /docs lists what there is."
+
+
+class JobNotFoundError(NotFoundError):
+    """Raised when a job id was never given out, or its job has expired."""
+
+    code, title = "job-not-found", "Job not found"
+    detail = "No job has this id. It was never accepted, or its result has expired."
+
+
+class MethodNotAllowedError(ServiceError):
+    """Raised when the path exists but not with this method."""
+
+    status, code, title = 405, "method-not-allowed", "Method not allowed"
+    detail = "This address does not take this method. The Allow header names those it takes."
+
+
+class FileTooLargeError(ServiceError):
+    """Raised when an upload outgrows MAX_FILE_SIZE."""
+
+    status, code, title = 413, "file-too-large", "File too large"
+    detail = "The image file is too large. Send a smaller one."
+
+
+class ImageTooLargeError(ServiceError):
+    """Raised when an image has too many pixels, whatever its file's size."""
+
+    status, code, title = 413, "image-too-large", "Image has too many pixels"
+    detail = "The image has too many pixels. Scale it down."
+
+
+class NotMultipartError(ServiceError):
+    """Raised when a body is not multipart/form-data."""
+
+    status, code, title = 415, "not-multipart", "Not a form upload"
+    detail = "Send the image as multipart/form-data in the field 'file'."
+
+
+class UnsupportedImageError(ServiceError):
+    """Raised when an upload is neither JPEG nor PNG by its first bytes."""
+
+    status, code, title = 415, "unsupported-image", "Not a JPEG or PNG image"
+    detail = "The file is neither JPEG nor PNG, whatever its name says. Convert it first."
+
+
+class MalformedImageError(ServiceError):
+    """Raised when an upload begins like an image but its header makes no sense."""
+
+    status, code, title = 422, "malformed-image", "Damaged image header"
+    detail = "The image's header is damaged or incomplete. Export it again and resubmit."
+
+
+class InvalidRequestError(ServiceError):
+    """Raised when a request is readable but says something that can't be meant."""
+
+    status, code, title = 422, "invalid-request", "Invalid request"
+    detail = "A value is missing or not allowed."
+
+
+class MissingFileError(InvalidRequestError):
+    """Raised when an upload has no field 'file', or more than one."""
+
+    code, title = "missing-file", "No image in the request"
+    detail = "Send exactly one file in the field 'file'."
+
+
+class EmptyFileError(InvalidRequestError):
+    """Raised when the uploaded file has no bytes."""
+
+    code, title = "empty-file", "Empty file"
+    detail = "The file is empty. Send a JPEG or PNG image."
+
+
+class ServiceUnavailableError(ServiceError):
+    """Raised when Redis or the payload store can't be reached."""
+
+    status, code, title = 503, "service-unavailable", "Service unavailable"
+    detail = "The service can't reach its storage at the moment. Try again shortly."
+    retry_after_seconds = 2
+
+
+# --- Jobs: how an accepted job can fail ------------------------------------------------------------
+
+
+class JobFailedError(ServiceError):
+    """Raised when a job ends without predictions through no fault of its image."""
+
+    code, title = "classification-failed", "Classification failed"
+    detail = "The model could not classify this image. Submit it again."
+
+
+class UndecodableImageError(JobFailedError):
+    """Raised when an image's data is damaged."""
+
+    status, code, title = 422, "undecodable-image", "Damaged image"
+    detail = "The image is damaged and can't be decoded. Export it again and resubmit."
+
+
+class TruncatedImageError(UndecodableImageError):
+    """Raised when an image's data ends too early."""
+
+    code, title = "truncated-image", "Truncated image"
+    detail = "The image file ends too early, as after a broken transfer. Send the whole file."
+
+
+class OversizedImageError(JobFailedError):
+    """Raised when decoding would need more memory than allowed."""
+
+    status, code, title = 422, "oversized-image", "Image too large to decode"
+    detail = "The image unpacks to more pixels than allowed. Scale it down."
+
+
+class PayloadLostError(JobFailedError):
+    """Raised when a job's upload is no longer in the payload store."""
+
+    code, title = "payload-lost", "Upload lost"
+    detail = "The uploaded file is no longer there. Submit the image again."
+
+
+class AttemptsExhaustedError(JobFailedError):
+    """Raised when a job lost its worker too often."""
+
+    code, title = "attempts-exhausted", "Gave up after several attempts"
+    detail = "The workers that took this job were lost again and again. Submit the image again."
+
+
+JOB_ERRORS: dict[str, type[JobFailedError]] = {
+    error.code: error
+    for error in (
+        JobFailedError,
+        UndecodableImageError,
+        TruncatedImageError,
+        OversizedImageError,
+        PayloadLostError,
+        AttemptsExhaustedError,
+    )
+}

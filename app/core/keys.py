@@ -1,0 +1,39 @@
+"""Every Redis key, channel and stream. Nothing else in the house spells one."""
+
+PREFIX = "classifier:"
+
+JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL after it ended
+HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
+PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis)
+WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
+
+QUEUE = PREFIX + "queue"  # list of job ids that wait, next first
+LEASES = PREFIX + "leases"  # sorted set of job ids by when their claim runs out, in ms
+HISTORY = PREFIX + "history"  # stream of every transition, capped
+EVENTS = PREFIX + "events"  # channel: one message a transition or progress step, as JSON
+WORKERS = PREFIX + "workers"  # sorted set of worker names by when their heartbeat runs out, in ms
+SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
+
+# The Celery queue of doorbells. With the Redis transport it is a list of this very name, so a
+# script can count the bells that nobody has answered.
+DOORBELLS = PREFIX + "doorbells"
+
+
+def job(job_id: str) -> str:
+    """The key of a job's record."""
+    return JOB + job_id
+
+
+def holder(name: str) -> str:
+    """The key of the set of jobs that a worker process holds."""
+    return HOLDER + name
+
+
+def payload(job_id: str) -> str:
+    """The key of a job's upload."""
+    return PAYLOAD + job_id
+
+
+def worker(name: str) -> str:
+    """The key of a worker's heartbeat."""
+    return WORKER + name

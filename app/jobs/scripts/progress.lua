@@ -1,0 +1,12 @@
+-- Say where claimed jobs are. Out-of-date claims say nothing.
+-- ARGV: progress, stage, id, attempt, id, attempt, …
+local progress, stage = tonumber(ARGV[1]), ARGV[2]
+local now = now_ms()
+for i = 3, #ARGV, 2 do
+  local id = ARGV[i]
+  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'progress')
+  if record[1] == 'processing' and record[2] == ARGV[i + 1] and tonumber(record[3]) < progress then
+    redis.call('HSET', JOB .. id, 'progress', progress, 'stage', stage, 'updated', now)
+    publish(id, 'processing', progress, stage, now)
+  end
+end

@@ -1,0 +1,73 @@
+"""The web application: what is opened, what wraps a request, which routes there are."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from redis.exceptions import RedisError
+
+from app.api import documentation, endpoints, health, problems
+from app.api.request_context import RequestContextMiddleware, RequestIdFilter
+from app.celery_app import celery_app
+from app.core.config import Settings, get_settings
+from app.core.errors import InternalError
+from app.core.logs import configure_logging
+from app.core.redis_client import create_async_client, find_policy_warning
+from app.jobs.doorbell import BackgroundDoorbell, CeleryDoorbell
+from app.jobs.ledger import RedisIntake
+from app.jobs.payloads import create_payload_intake
+from app.jobs.service import JobService
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what requests share, close it when the server stops."""
+    settings: Settings = app.state.settings
+    configure_logging(settings.log.level, RequestIdFilter())
+    client = create_async_client(settings.redis)
+    doorbell = BackgroundDoorbell(CeleryDoorbell(celery_app))
+    app.state.service = JobService(
+        client,
+        RedisIntake(client, settings.queue),
+        create_payload_intake(settings, client),
+        doorbell,
+    )
+    try:
+        warning = find_policy_warning(await client.info("memory"))
+        if warning:
+            logger.warning(warning)
+    except RedisError as error:
+        # Not fatal: the API answers 503 until Redis is there.
+        logger.warning("Redis is not reachable yet: %s", error)
+    yield
+    doorbell.close(timeout_seconds=settings.redis.timeout_seconds)
+    await client.aclose()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application. Connects to nothing until it is started."""
+    app = FastAPI(
+        title="Image classification",
+        version=version("image-classifier-service"),
+        description=documentation.DESCRIPTION,
+        openapi_tags=documentation.TAGS,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.include_router(endpoints.router)
+    app.include_router(health.router)
+    app.include_router(problems.router)
+    problems.install_problem_handlers(app)
+    documentation.install_openapi(app)
+    app.add_middleware(
+        RequestContextMiddleware,
+        create_internal_error=lambda: problems.create_problem_response(InternalError()),
+    )
+    return app
+
+
+app = create_app(get_settings())

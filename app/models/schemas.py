@@ -1,0 +1,206 @@
+"""The wire: what requests and answers look like. Field texts and examples appear in /docs."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from app.core.clock import format_utc
+
+UtcTime = Annotated[
+    datetime, PlainSerializer(format_utc, return_type=str, when_used="json-unless-none")
+]
+
+EXAMPLE_ID = "5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
+_EXAMPLE_TIME = "2026-11-23T12:00:00.125Z"
+_EXAMPLE_PREDICTIONS = [
+    {"class_name": "Egyptian cat", "confidence": 0.431},
+    {"class_name": "tabby", "confidence": 0.212},
+    {"class_name": "tiger cat", "confidence": 0.14},
+    {"class_name": "lynx", "confidence": 0.031},
+    {"class_name": "carton", "confidence": 0.009},
+]
+
+Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+
+class Message(BaseModel):
+    """A document that the API answers with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class JobAccepted(Message):
+    """The answer to an upload: the job is on disk and will reach exactly one terminal state."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"job_id": EXAMPLE_ID, "status": "pending"}]}
+    )
+
+    job_id: UUID = Field(description="Ask for the job's status and result with this.")
+    status: Literal["pending"] = "pending"
+
+
+class JobStatus(Message):
+    """Where a job is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "job_id": EXAMPLE_ID,
+                    "status": "processing",
+                    "progress": 40,
+                    "updated_at": _EXAMPLE_TIME,
+                    "stage": "decoding",
+                }
+            ]
+        }
+    )
+
+    job_id: UUID
+    status: Status = Field(
+        description="`pending` waits for a worker, `processing` is with one; `completed`, `failed` "
+        "and `cancelled` never change again."
+    )
+    progress: int = Field(ge=0, le=100, description="Percent of the work done.")
+    updated_at: UtcTime = Field(description="When the status or the progress last changed, UTC.")
+    stage: str | None = Field(
+        None, description="What a job in `processing` is doing: `loading`, `decoding`, `classifying`."
+    )
+
+
+class Prediction(Message):
+    """One class and how sure the model is of it."""
+
+    class_name: str
+    confidence: float = Field(
+        ge=0, le=1, description="Softmax probability over all classes of the model."
+    )
+
+
+class ModelUsed(Message):
+    """The model that answered."""
+
+    name: str
+    version: str
+    engine: str = Field(description="What ran it: `torch`, `onnxruntime`, `openvino`, …")
+
+
+class JobResult(Message):
+    """The predictions of a completed job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "job_id": EXAMPLE_ID,
+                    "predictions": _EXAMPLE_PREDICTIONS,
+                    "processing_time": 0.021,
+                    "created_at": _EXAMPLE_TIME,
+                    "queue_time": 0.004,
+                    "completed_at": "2026-11-23T12:00:00.150Z",
+                    "model": {
+                        "name": "efficientnet-lite0",
+                        "version": "1",
+                        "engine": "openvino",
+                    },
+                }
+            ]
+        }
+    )
+
+    job_id: UUID
+    predictions: list[Prediction] = Field(description="The top five, most confident first.")
+    processing_time: float = Field(ge=0, description="Seconds from a worker's claim to completion.")
+    created_at: UtcTime = Field(description="When the job was accepted, UTC.")
+    queue_time: float = Field(ge=0, description="Seconds from acceptance to that claim.")
+    completed_at: UtcTime = Field(description="When the job was completed, UTC.")
+    model: ModelUsed
+
+
+class WorkerHealth(Message):
+    """A worker by its last heartbeat."""
+
+    name: str
+    model: str
+    engine: str
+    processes: int
+
+
+class Health(Message):
+    """The state of the service."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "healthy",
+                    "redis_connected": True,
+                    "workers_available": 1,
+                    "timestamp": _EXAMPLE_TIME,
+                    "reasons": [],
+                    "queue_length": 0,
+                    "workers": [
+                        {
+                            "name": "celery@host/4711",
+                            "model": "efficientnet-lite0",
+                            "engine": "openvino",
+                            "processes": 2,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    status: Literal["healthy", "degraded", "unhealthy"] = Field(
+        description="`degraded`: jobs are accepted but something needs attention, see `reasons`. "
+        "`unhealthy`: no job can be accepted."
+    )
+    redis_connected: bool
+    workers_available: int = Field(ge=0, description="Workers whose heartbeat is fresh.")
+    timestamp: UtcTime
+    reasons: list[str] = Field(description="Why the status is not `healthy`, in words.")
+    queue_length: int | None = Field(None, description="Jobs that wait; null if unknown.")
+    workers: list[WorkerHealth] = []
+
+
+class Live(Message):
+    """The process runs."""
+
+    status: Literal["live"] = "live"
+
+
+class Ready(Message):
+    """The process can accept jobs."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Problem(Message):
+    """What went wrong (RFC 9457). `code` is stable; compare that, not the texts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/job-not-found",
+                    "title": "Job not found",
+                    "status": 404,
+                    "detail": "No job has this id. It was never accepted, or its result has expired.",
+                    "code": "job-not-found",
+                    "request_id": "0b6c8f0e4f5f4b0c9d0a3f6f5b1f8e7d",
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="Stable address of this kind of problem; it explains itself there.")
+    title: str
+    status: int
+    detail: str = Field(description="What happened and what to do, for a person.")
+    code: str = Field(description="Stable name of this kind of problem, for programs.")
+    request_id: str = Field(description="The same as in X-Request-ID and in the service's log.")
+    job_id: UUID | None = Field(None, description="The job in question, where there is one.")
