@@ -8,6 +8,7 @@ import redis
 
 from app.core.config import RedisSettings, Settings
 from tests.redis_servers import find_programs, run_redis
+from tests.service import RunningService
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,11 @@ def clean_redis_url(redis_url: str) -> str:
 def settings(clean_redis_url: str, tmp_path: Path) -> Settings:
     """Settings with an empty Redis and an empty data folder."""
     return Settings(redis=RedisSettings(url=clean_redis_url), data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """The whole service, as `classifier up` runs it, shared by every test that only uses it."""
+    running = RunningService(tmp_path_factory.mktemp("service"))
+    yield running
+    assert running.stop() == 0, "\n".join(running.lines)

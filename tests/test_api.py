@@ -39,9 +39,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def ledger(settings: Settings) -> RedisLedger:
-    return RedisLedger(
-        redis.Redis.from_url(settings.redis.url), settings.queue, settings.result
-    )
+    return RedisLedger(redis.Redis.from_url(settings.redis.url), settings.queue, settings.result)
 
 
 def submit(client: Client, data: bytes | None = None) -> Response:
@@ -64,7 +62,7 @@ def assert_problem(response: Response, status: int, code: str) -> dict[str, obje
     return document
 
 
-# --- POST /classify --------------------------------------------------------------------------------
+# --- POST /classify -------------------------------------------------------------------------------
 
 
 def test_an_image_is_accepted_with_a_job_id(client: Client) -> None:
@@ -190,7 +188,7 @@ class TestFileSizeLimit:
             assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
 
 
-# --- GET /status, GET /result ----------------------------------------------------------------------
+# --- GET /status, GET /result ---------------------------------------------------------------------
 
 
 def test_the_status_of_a_waiting_job(client: Client) -> None:
@@ -244,7 +242,7 @@ def test_an_unknown_job_is_not_found(client: Client, path: str, job_id: str) -> 
     assert_problem(client.get(f"/{path}/{job_id}"), 404, "job-not-found")
 
 
-# --- GET /health -----------------------------------------------------------------------------------
+# --- GET /health ----------------------------------------------------------------------------------
 
 
 def test_without_a_worker_the_service_is_degraded(client: Client) -> None:
@@ -293,7 +291,7 @@ class TestRedisAway:
         assert list(payload_folder(settings).iterdir()) == []
 
 
-# --- Everything else -------------------------------------------------------------------------------
+# --- Everything else ------------------------------------------------------------------------------
 
 
 def test_the_frameworks_own_errors_are_problems_too(client: Client) -> None:

@@ -102,7 +102,7 @@ def completed(claim: Claim) -> Outcome:
     return Outcome.completed(claim, PREDICTIONS)
 
 
-# --- submit ----------------------------------------------------------------------------------------
+# --- submit ---------------------------------------------------------------------------------------
 
 
 def test_a_submitted_job_is_pending_and_belongs_to_its_owner(under_test: LedgerUnderTest) -> None:
@@ -133,7 +133,7 @@ def test_one_doorbell_for_each_batch_that_waits(under_test: LedgerUnderTest) -> 
     assert bells == [1, 0, 0, 0, 1, 0, 0, 0, 1]
 
 
-# --- claim -----------------------------------------------------------------------------------------
+# --- claim ----------------------------------------------------------------------------------------
 
 
 def test_a_claim_takes_the_oldest_jobs_up_to_a_batch(under_test: LedgerUnderTest) -> None:
@@ -206,7 +206,7 @@ def test_outstanding_doorbells_always_cover_the_queue(server_url: str, seed: int
         assert messages >= -(-len(under_test.waiting()) // 3), f"{event} at step {step}"
 
 
-# --- progress --------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 def test_progress_moves_forward_only(under_test: LedgerUnderTest) -> None:
@@ -227,7 +227,7 @@ def test_an_outdated_claim_reports_no_progress(under_test: LedgerUnderTest) -> N
     assert under_test.get(job_id).progress == 0
 
 
-# --- finish ----------------------------------------------------------------------------------------
+# --- finish ---------------------------------------------------------------------------------------
 
 
 def test_a_finished_job_keeps_its_predictions_for_the_ttl(under_test: LedgerUnderTest) -> None:
@@ -277,7 +277,7 @@ def test_a_worker_thought_dead_cannot_finish_what_its_successor_holds(
     assert under_test.get(job_id).state is JobState.COMPLETED
 
 
-# --- release, renew, sweep -------------------------------------------------------------------------
+# --- release, renew, sweep ------------------------------------------------------------------------
 
 
 def test_what_a_dead_process_held_goes_back_to_the_head(under_test: LedgerUnderTest) -> None:
@@ -357,7 +357,7 @@ def test_one_worker_sweeps_at_a_time(under_test: LedgerUnderTest) -> None:
     assert ledger.sweep() == (0, 0, [])
 
 
-# --- history and live events -----------------------------------------------------------------------
+# --- history and live events ----------------------------------------------------------------------
 
 
 def test_every_transition_is_in_the_history(under_test: LedgerUnderTest) -> None:

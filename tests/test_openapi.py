@@ -41,9 +41,7 @@ def known_ids(api_url: str, redis_url: str) -> list[str]:
     with redis.Redis.from_url(redis_url) as connection:
         connection.delete(keys.QUEUE)
     with Client(base_url=api_url) as client:
-        answers = [
-            client.post("/classify", files={"file": SAMPLE.read_bytes()}) for _ in range(5)
-        ]
+        answers = [client.post("/classify", files={"file": SAMPLE.read_bytes()}) for _ in range(5)]
     ids = [answer.json()["job_id"] for answer in answers]
     with redis.Redis.from_url(redis_url) as connection:
         queue = settings.queue.model_copy(update={"batch_size": 4})
@@ -103,9 +101,7 @@ def test_a_real_image_is_answered_as_documented(
     fuzzed_schema: schemathesis.BaseSchema,
 ) -> None:
     operation = fuzzed_schema["/classify"]["POST"]
-    case = operation.Case(
-        body={"file": SAMPLE.read_bytes()}, media_type="multipart/form-data"
-    )
+    case = operation.Case(body={"file": SAMPLE.read_bytes()}, media_type="multipart/form-data")
     assert case.call_and_validate(checks=applicable_checks()).status_code == 202
 
 

@@ -83,7 +83,8 @@ _LOCATION_HEADER = {
 def _problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` entries of a call that may end in these errors."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for error in (*errors, InternalError):
+    kinds: tuple[type[ServiceError], ...] = (*errors, InternalError)
+    for error in kinds:
         response = responses.setdefault(error.status, _problem_response())
         response["description"] = (
             f"{response['description']}\n\n**{error.code}**: {error.detail}".strip()
@@ -115,8 +116,6 @@ def _example(error: type[ServiceError]) -> dict[str, Any]:
         "code": error.code,
         "request_id": "0b6c8f0e4f5f4b0c9d0a3f6f5b1f8e7d",
     }
-
-
 
 
 def _links(*operations: str) -> dict[str, Any]:

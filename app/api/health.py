@@ -31,7 +31,9 @@ async def get_health(service: ServiceDependency, response: Response) -> Health:
         timestamp=clock.now(),
         reasons=health.reasons,
         queue_length=health.queue_length,
-        workers=[WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers],
+        workers=[
+            WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers
+        ],
     )
 
 

@@ -67,8 +67,9 @@ class RequestContextMiddleware:
             await self._create_internal_error()(scope, receive, send_named)
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
-            # Every health probe a line would bury the rest.
-            level = logging.DEBUG if scope["path"].startswith("/health") else logging.INFO
+            # A line for every poll and every probe would bury the rest.
+            routine = scope["method"] == "GET" and status < 400
+            level = logging.DEBUG if routine else logging.INFO
             logger.log(
                 level, "%s %s %d %.1f ms", scope["method"], scope["path"], status, milliseconds
             )

@@ -48,9 +48,14 @@ class ModelSettings(BaseModel):
 
     path: Path = Field(
         DEFAULT_MODEL_PATH,
-        description="Model file: `.pth`/`.pt` state dict or TorchScript, `.pt2` or `.onnx`, with its "
-        "manifest beside it (`docs/models.md`). While the default path holds no file, the built-in "
-        "EfficientNet-Lite0 answers.",
+        description="Model file: `.pth`/`.pt` state dict or TorchScript, `.pt2` or `.onnx`, with "
+        "its manifest beside it (`docs/models.md`). While the default path holds no file, the "
+        "built-in EfficientNet-Lite0 answers.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder for converted models and the choice of engine; may be shared. Default: "
+        "`cache` in the data folder.",
     )
 
 
@@ -112,8 +117,8 @@ class QueueSettings(BaseModel):
         8,
         ge=1,
         le=256,
-        description="Most jobs that a worker process claims at once. The same everywhere: the API "
-        "counts with it when it decides whether to wake a worker.",
+        description="Most jobs that a worker process claims at once. The same everywhere: the "
+        "API counts with it when it decides whether to wake a worker.",
     )
     lease_seconds: float = Field(
         15.0,
@@ -138,7 +143,7 @@ class PayloadSettings(BaseModel):
 
     store: Literal["files", "redis"] = Field(
         "files",
-        description="`files`: under the data folder, for one machine. `redis`: in Redis, for several.",
+        description="`files`: in the data folder, for one machine. `redis`: in Redis, for several.",
     )
 
 
@@ -148,7 +153,9 @@ class ListenSettings(BaseModel):
     Not "api": Kubernetes sets API_PORT to a URL wherever a service is called "api".
     """
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; loopback unless told otherwise."
+    )
     port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
 
 
@@ -159,13 +166,13 @@ class WorkerSettings(BaseModel):
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=1024,
-        description="Processes that classify, each with its own copy of the model. Default: one a core.",
+        description="Processes that classify, each with its own model. Default: one a core.",
     )
     heartbeat_seconds: float = Field(
         2.0,
         ge=0.1,
         le=60,
-        description="How often a worker says that it lives; three silent beats and it counts as gone.",
+        description="How often a worker says that it lives; after three missed beats it is gone.",
     )
 
 
@@ -185,8 +192,8 @@ class Settings(BaseSettings):
     model: ModelSettings = Field(default_factory=ModelSettings)
     engine: EngineName = Field(
         EngineName.AUTO,
-        description="`auto` uses the fastest installed engine whose answers agree with PyTorch's; a "
-        "name asks for that one.",
+        description="`auto` uses the fastest installed engine whose answers agree with PyTorch's; "
+        "a name asks for that one.",
     )
     engine_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Threads of one worker process inside the engine."
@@ -200,8 +207,13 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     data_dir: Path = Field(
         Path("./data"),
-        description="Folder for uploads that wait, converted models, and the Redis of `classifier up`.",
+        description="Folder for uploads, converted models and the Redis of `classifier up`.",
     )
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where converted models are kept, absolute."""
+        return (self.model.cache_dir or self.data_dir / "cache").absolute()
 
     def uses_built_in_model(self) -> bool:
         """Whether nobody asked for another model: the default path, and no file there."""
@@ -209,7 +221,7 @@ class Settings(BaseSettings):
 
 
 def variable_name(*path: str) -> str:
-    """The environment variable of a field, from its path: ("limits", "file_size") → MAX_FILE_SIZE."""
+    """The variable of a field, from its path: ("limits", "file_size") → MAX_FILE_SIZE."""
     field = Settings.model_fields[path[0]]
     first = field.validation_alias if isinstance(field.validation_alias, str) else path[0]
     return "_".join((first, *path[1:])).upper()

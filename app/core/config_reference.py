@@ -115,7 +115,7 @@ def _allowed(field: FieldInfo) -> str:
         choices = list(field.annotation)
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for constraint in field.metadata:
         for kind in ("ge", "gt", "le"):
             bounds[kind] = getattr(constraint, kind, bounds.get(kind))
@@ -131,8 +131,8 @@ def render_reference() -> str:
         "# Configuration",
         "",
         "Every setting is an environment variable. The environment wins over a `.env` file in the "
-        "working directory, which wins over the default; an empty value counts as none. A bad value "
-        "ends the process with one line that names the variable and exit code 2. "
+        "working directory, which wins over the default; an empty value counts as none. A bad "
+        "value ends the process with one line that names the variable and exit code 2. "
         "`classifier config` shows what holds on a machine and where each value came from.",
         "",
         "This page is written by `make docs` from `app/core/config.py`.",
@@ -152,7 +152,7 @@ def render_reference() -> str:
 
 def render_example() -> str:
     """The text of ``.env.example``: every variable, commented out, with its default."""
-    lines = ["# Copy to .env and remove the # before what you change. Written by `make docs`."]
+    lines = ["# Copy to .env; remove the # before what you change. Written by `make docs`."]
     for section, variables in _sections():
         lines += ["", f"# --- {section} ---"]
         for variable in variables:

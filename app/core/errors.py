@@ -33,7 +33,7 @@ class InternalError(ServiceError):
     """Raised when nothing more precise is known; its text never shows a cause."""
 
 
-# --- Requests ------------------------------------------------------------------------------------
+# --- Requests -------------------------------------------------------------------------------------
 
 
 class BadRequestError(ServiceError):
@@ -135,7 +135,7 @@ class ServiceUnavailableError(ServiceError):
     retry_after_seconds = 2
 
 
-# --- Jobs: how an accepted job can fail ------------------------------------------------------------
+# --- Jobs: how an accepted job can fail -----------------------------------------------------------
 
 
 class JobFailedError(ServiceError):

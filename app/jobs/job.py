@@ -1,6 +1,7 @@
 """What a job is: its states, its record, and what passes between ledger and worker."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,9 +108,10 @@ class Outcome:
     body: str
 
     @classmethod
-    def completed(cls, claim: Claim, predictions: list[dict[str, Any]]) -> "Outcome":
+    def completed(cls, claim: Claim, predictions: Sequence[Mapping[str, Any]]) -> "Outcome":
         """Predictions: ``[{"class_name": str, "confidence": float}, …]``, most confident first."""
-        return cls(claim, JobState.COMPLETED, json.dumps(predictions, separators=(",", ":")))
+        body = json.dumps(predictions, separators=(",", ":"))
+        return cls(claim, JobState.COMPLETED, body)
 
     @classmethod
     def failed(cls, claim: Claim, code: str, detail: str) -> "Outcome":

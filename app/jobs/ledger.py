@@ -55,7 +55,7 @@ class RedisIntake:
 
     async def find(self, job_id: str) -> Job | None:
         """A job's record, or ``None`` if the id was never given out or has expired."""
-        record = await self._redis.hgetall(keys.job(job_id))
+        record = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(job_id)))
         return Job.from_record(job_id, record) if record else None
 
 
@@ -66,9 +66,7 @@ class _Script(Protocol):
 class RedisLedger:
     """The worker's half of the ledger."""
 
-    def __init__(
-        self, client: "redis.Redis", queue: QueueSettings, result: ResultSettings
-    ) -> None:
+    def __init__(self, client: "redis.Redis", queue: QueueSettings, result: ResultSettings) -> None:
         self._queue = queue
         self._lease_ms = int(queue.lease_seconds * 1000)
         # What every script that may fail a job needs to do so.

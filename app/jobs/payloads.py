@@ -9,7 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import redis
 import redis.asyncio
@@ -186,7 +186,8 @@ class RedisPayloadStore:
         self._redis = client
 
     def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        return list(self._redis.mget([keys.payload(job_id) for job_id in job_ids]))
+        names = [keys.payload(job_id) for job_id in job_ids]
+        return cast(list[bytes | None], self._redis.mget(names))
 
     def delete_many(self, job_ids: Iterable[str]) -> None:
         names = [keys.payload(job_id) for job_id in job_ids]

@@ -104,6 +104,5 @@ class JobService:
                 if beat is not None:
                     workers.append(Heartbeat.model_validate_json(beat))
             except ValidationError:
-                logger.warning("unreadable heartbeat: %r", beat[:200])
+                logger.warning("unreadable heartbeat: %r", beat)
         return workers
-

@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
 
 from app.core.clock import format_utc
+from app.core.errors import JobNotFoundError
 
 UtcTime = Annotated[
     datetime, PlainSerializer(format_utc, return_type=str, when_used="json-unless-none")
@@ -14,7 +15,7 @@ UtcTime = Annotated[
 
 EXAMPLE_ID = "5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
 _EXAMPLE_TIME = "2026-11-23T12:00:00.125Z"
-_EXAMPLE_PREDICTIONS = [
+_EXAMPLE_PREDICTIONS: list[JsonValue] = [
     {"class_name": "Egyptian cat", "confidence": 0.431},
     {"class_name": "tabby", "confidence": 0.212},
     {"class_name": "tiger cat", "confidence": 0.14},
@@ -67,7 +68,8 @@ class JobStatus(Message):
     progress: int = Field(ge=0, le=100, description="Percent of the work done.")
     updated_at: UtcTime = Field(description="When the status or the progress last changed, UTC.")
     stage: str | None = Field(
-        None, description="What a job in `processing` is doing: `loading`, `decoding`, `classifying`."
+        None,
+        description="What a job in `processing` is doing: `loading`, `decoding`, `classifying`.",
     )
 
 
@@ -189,7 +191,7 @@ class Problem(Message):
                     "type": "/problems/job-not-found",
                     "title": "Job not found",
                     "status": 404,
-                    "detail": "No job has this id. It was never accepted, or its result has expired.",
+                    "detail": JobNotFoundError.detail,
                     "code": "job-not-found",
                     "request_id": "0b6c8f0e4f5f4b0c9d0a3f6f5b1f8e7d",
                 }
@@ -197,7 +199,9 @@ class Problem(Message):
         }
     )
 
-    type: str = Field(description="Stable address of this kind of problem; it explains itself there.")
+    type: str = Field(
+        description="Stable address of this kind of problem; it explains itself there."
+    )
     title: str
     status: int
     detail: str = Field(description="What happened and what to do, for a person.")
