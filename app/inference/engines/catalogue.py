@@ -1,0 +1,63 @@
+"""Which engines there are, whether this machine can run one, and how to load it.
+
+Runtimes are imported only when their engine is created, and never by asking about one.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from app.core.config import EngineName
+from app.inference.engines.engine import Engine
+from app.inference.fingerprints import cpu_flags
+from app.inference.sources import ModelSource, SourceKind
+
+CANDIDATES = (
+    EngineName.TORCH,
+    EngineName.ONNXRUNTIME,
+    EngineName.OPENVINO,
+    EngineName.OPENVINO_BF16,
+)
+# Left to itself, pip may choose a PyTorch with several GB of CUDA libraries.
+_REQUIREMENTS = {"torch": "torch==2.13.0"}
+# Without these instructions bfloat16 is emulated, slower than float32.
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+def reference_engine(kind: SourceKind) -> EngineName:
+    """The engine whose answers are right by definition for a kind of model file."""
+    return EngineName.ONNXRUNTIME if kind is SourceKind.ONNX else EngineName.TORCH
+
+
+def find_obstacle(engine: EngineName, kind: SourceKind) -> str | None:
+    """Why an engine can't run a kind of model file here, or ``None`` when it can."""
+    if engine is EngineName.TORCH and kind is SourceKind.ONNX:
+        return "PyTorch does not read ONNX files"
+    module = "openvino" if engine is EngineName.OPENVINO_BF16 else engine.value
+    if find_spec(module) is None:
+        return f"not installed: pip install {_REQUIREMENTS.get(module, module)}"
+    if engine is EngineName.OPENVINO_BF16 and not _BF16_FLAGS & cpu_flags():
+        return "this CPU does not compute in bfloat16"
+    return None
+
+
+def create_engine(
+    engine: EngineName, source: ModelSource, graph: Path, cache: Path, threads: int
+) -> Engine:
+    """Load a model into an engine, in this process.
+
+    PyTorch reads ``source``, the others ``graph``; ``cache`` is a folder for what they compile.
+    Raises :class:`app.core.errors.ConfigurationError` for a bad model file, else what the runtime
+    raises.
+    """
+    if engine is EngineName.TORCH:
+        from app.inference.checkpoints import load_checkpoint
+        from app.inference.engines.pytorch import PyTorchEngine
+
+        return PyTorchEngine(load_checkpoint(source), source.manifest, threads)
+    if engine is EngineName.ONNXRUNTIME:
+        from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(graph, threads)
+    from app.inference.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(engine, graph, cache, threads)

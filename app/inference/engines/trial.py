@@ -1,0 +1,177 @@
+"""The trial of one engine: ``python -m app.inference.engines.trial``, told what by its input.
+
+A program of its own so that runtimes never share a process, nor enter the one that chooses, and so
+that one which crashes takes nobody with it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from app.core.config import EngineName
+from app.core.errors import ConfigurationError
+from app.inference.engines.calibration import (
+    Agreement,
+    calibration_images,
+    compare,
+    measure_milliseconds,
+)
+from app.inference.engines.catalogue import create_engine
+from app.inference.engines.engine import Engine, Pixels, Probabilities
+from app.inference.sources import ModelSource, SourceKind
+from app.models.manifest import ModelManifest, manifest_path
+
+GRAPH = "model.onnx"
+REFERENCE = "reference.npy"
+
+
+class TrialRequest(BaseModel):
+    """What to try. ``folder`` holds the graph, the reference's answers and compiled models."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: EngineName
+    is_reference: bool
+    path: Path
+    kind: SourceKind
+    manifest: ModelManifest
+    threads: int
+    folder: Path
+
+    def source(self) -> ModelSource:
+        """The model file."""
+        return ModelSource(self.path, self.kind, self.manifest)
+
+
+class Measurement(BaseModel):
+    """What a trial found. ``failure`` says why the engine can't be used; ``None`` when it can."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: EngineName
+    milliseconds: float | None = None
+    agreement: Agreement | None = None
+    failure: str | None = None
+
+
+class TrialResult(BaseModel):
+    """What a trial answers: a measurement, or what is wrong with the model itself.
+
+    ``conversion_failure`` says why the model has no graph; the engines that need one can't run it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    measurement: Measurement | None = None
+    conversion_failure: str | None = None
+    bad_model: str | None = None
+
+
+def run_trial(request: TrialRequest) -> TrialResult:
+    """Load the engine, compare its answers and time it.
+
+    Raises :class:`ConfigurationError` when the model is wrong.
+    """
+    images = calibration_images(request.manifest)
+    conversion_failure = _prepare_reference(request, images) if request.is_reference else None
+    if request.engine is EngineName.TORCH or conversion_failure is None:
+        measurement = _measure(request, images)
+    else:
+        measurement = Measurement(engine=request.engine, failure=conversion_failure)
+    return TrialResult(measurement=measurement, conversion_failure=conversion_failure)
+
+
+def _measure(request: TrialRequest, images: Pixels) -> Measurement:
+    name, folder = request.engine, request.folder
+    try:
+        engine = create_engine(name, request.source(), folder / GRAPH, folder, request.threads)
+        answers = engine.predict(images)
+        agreement = compare(np.load(folder / REFERENCE), answers)
+        milliseconds = measure_milliseconds(engine, images)
+    except ConfigurationError:
+        raise
+    # Whatever a runtime raises, the engine is out and the others go on.
+    except Exception as error:
+        return Measurement(engine=name, failure=f"failed: {_one_line(error)}")
+    failure = None if agreement.agrees else "its answers differ from the reference's"
+    return Measurement(engine=name, milliseconds=milliseconds, agreement=agreement, failure=failure)
+
+
+def _prepare_reference(request: TrialRequest, images: Pixels) -> str | None:
+    """Save the reference's answers and the graph; says why there is no graph, if there is none."""
+    if request.kind is SourceKind.ONNX:
+        _save_answers(request, _onnx_reference(request), images)
+        return None
+    from app.inference.checkpoints import load_checkpoint
+    from app.inference.engines.pytorch import PyTorchEngine
+    from app.inference.graphs import complete_graph, export_graph, save_graph
+
+    checkpoint = load_checkpoint(request.source())
+    _save_answers(request, PyTorchEngine(checkpoint, request.manifest, request.threads), images)
+    try:
+        graph = complete_graph(export_graph(checkpoint, request.manifest), request.manifest)
+        save_graph(graph, request.folder / GRAPH)
+    # The exporters raise whatever a model they don't understand leads them to.
+    except Exception as error:
+        return f"the model can't be converted to ONNX: {_one_line(error)}"
+    return None
+
+
+def _onnx_reference(request: TrialRequest) -> Engine:
+    from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
+    from app.inference.graphs import complete_graph, load_graph, save_graph
+
+    graph = request.folder / GRAPH
+    save_graph(complete_graph(load_graph(request.path), request.manifest), graph)
+    return OnnxRuntimeEngine(graph, request.threads, optimised=False)
+
+
+def _save_answers(request: TrialRequest, engine: Engine, images: Pixels) -> None:
+    size, path = request.manifest.input_size, request.path
+    try:
+        answers = engine.predict(images)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{path} can't classify images of {size} × {size} pixels, correct input_size in its "
+            f"manifest or export it again: {_one_line(error)}"
+        ) from None
+    _check_answers(answers, request)
+    np.save(request.folder / REFERENCE, answers)
+
+
+def _check_answers(answers: Probabilities, request: TrialRequest) -> None:
+    labels = len(request.manifest.labels)
+    if answers.ndim != 2 or answers.shape[1] != labels:
+        raise ConfigurationError(
+            f"{request.path} gives {list(answers.shape[1:])} numbers an image, but its manifest "
+            f"lists {labels} labels: correct the labels in {manifest_path(request.path)}"
+        )
+    if not np.isfinite(answers).all() or np.abs(answers.sum(axis=1) - 1).max() > 0.05:
+        raise ConfigurationError(
+            f"{request.path} gives no probabilities: set output to logits in its manifest, or, if "
+            "it says so, export the model again, its weights are damaged"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def main() -> None:
+    """Read a request, write its result where the caller said."""
+    request = TrialRequest.model_validate_json(sys.stdin.read())
+    try:
+        result = run_trial(request)
+    except ConfigurationError as error:
+        result = TrialResult(bad_model=str(error))
+    partial = Path(sys.argv[1]).with_suffix(".partial")
+    partial.write_text(result.model_dump_json(), encoding="utf-8")
+    os.replace(partial, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

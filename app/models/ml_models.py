@@ -1,0 +1,155 @@
+"""The registry of models: from the settings to a loaded engine, one a process.
+
+The worker's main process prepares the model once, importing no runtime; each of its children loads
+it.
+"""
+
+import fcntl
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.config import EngineName, Settings
+from app.core.errors import ConfigurationError
+from app.inference.engines.catalogue import create_engine
+from app.inference.engines.engine import Engine
+from app.inference.engines.selection import choose_engine, measure_engines
+from app.inference.engines.trial import GRAPH, Measurement
+from app.inference.fingerprints import fingerprint
+from app.inference.sources import ModelSource, digest_file, find_source
+from app.models.manifest import ModelManifest
+
+_LOGGER = logging.getLogger("app.models")
+_TOP = 5
+# Finer than any engine agrees with another, coarse enough to read.
+_CONFIDENCE_DIGITS = 6
+
+
+class ClassPrediction(TypedDict):
+    """One of a result's predictions; ``confidence`` is a probability."""
+
+    class_name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model whose engine is chosen and whose converted forms lie in ``folder``.
+
+    ``reasons`` say why ``engine`` is not what was ``requested``; empty when all is well.
+    """
+
+    source: ModelSource
+    digest: str
+    requested: EngineName
+    engine: EngineName
+    folder: Path
+    measurements: tuple[Measurement, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def manifest(self) -> ModelManifest:
+        """The model's manifest."""
+        return self.source.manifest
+
+
+class LoadedModel:
+    """A model in this process, for one thread at a time."""
+
+    def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
+        self.manifest = manifest
+        self.engine = engine
+
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
+        """Squares from :func:`app.inference.images.decode` → top 5 each, most confident first."""
+        if not images:
+            return []
+        labels = self.manifest.labels
+        answers = []
+        for probabilities in self.engine.predict(np.stack(images)):
+            best = np.argsort(-probabilities, kind="stable")[:_TOP]
+            answers.append(
+                [
+                    ClassPrediction(
+                        class_name=labels[index],
+                        confidence=round(float(probabilities[index]), _CONFIDENCE_DIGITS),
+                    )
+                    for index in best
+                ]
+            )
+        return answers
+
+
+def prepare_model(settings: Settings) -> PreparedModel:
+    """Find the model and its engine, trying the engines if that was never done on this machine.
+
+    Imports no runtime. Raises :class:`ConfigurationError` when the model is missing or wrong.
+    """
+    source = find_source(settings)
+    digest = _check_digest(source)
+    threads = settings.engine_threads
+    key = fingerprint(digest, source.manifest.model_dump_json(), threads)
+    folder = settings.cache_dir / key
+    with _lock(folder):
+        measurements = measure_engines(source, settings.engine, threads, folder)
+    engine, reasons = choose_engine(measurements, settings.engine)
+    for reason in reasons:
+        _LOGGER.warning(reason)
+    manifest = source.manifest
+    _LOGGER.info("model %s %s runs on engine %s", manifest.name, manifest.version, engine)
+    return PreparedModel(source, digest, settings.engine, engine, folder, measurements, reasons)
+
+
+def load_model(prepared: PreparedModel, settings: Settings) -> LoadedModel:
+    """Load the model into its engine in this process and warm it up.
+
+    Raises :class:`ConfigurationError` when it can't be loaded.
+    """
+    manifest, folder = prepared.manifest, prepared.folder
+    try:
+        engine = create_engine(
+            prepared.engine, prepared.source, folder / GRAPH, folder, settings.engine_threads
+        )
+        size = manifest.input_size
+        engine.predict(np.zeros((1, size, size, 3), np.uint8))
+    except ConfigurationError:
+        raise
+    # Runtimes raise what they like about a damaged cache.
+    except Exception as error:
+        raise ConfigurationError(
+            f"{prepared.engine} can't load the model any more, delete {folder} and start again: "
+            f"{error}"
+        ) from error
+    return LoadedModel(manifest, engine)
+
+
+def _check_digest(source: ModelSource) -> str:
+    digest = digest_file(source.path)
+    if source.manifest.digest not in (None, digest):
+        raise ConfigurationError(
+            f"{source.path} is not the file that its manifest describes: its SHA-256 is {digest}; "
+            "copy the file again or correct digest there"
+        )
+    return digest
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time fill a folder of the cache."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the cache {folder} can't be written, correct MODEL_CACHE_DIR, DATA_DIR or its "
+            f"rights: {error.strerror}"
+        ) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
