@@ -1,0 +1,197 @@
+"""What makes a Celery worker ours: the model in each child, heartbeat, leases, sweeper.
+
+The worker's main process never loads a model. Before it starts its children it settles which
+engine they use (or stops, if the model is broken); then, from a timer, it says that it lives,
+prolongs the leases of children that are at work, takes back what dead children held, and sweeps.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import after_setup_logger, worker_process_init
+from celery.worker import state
+from redis.exceptions import RedisError
+
+from app.celery_app import celery_app
+from app.core import keys
+from app.core.config import Settings, get_settings
+from app.core.errors import ConfigurationError
+from app.core.redis_client import create_client, find_policy_warning
+from app.jobs.doorbell import CeleryDoorbell
+from app.jobs.ledger import RedisLedger
+from app.jobs.payloads import create_payload_store
+from app.jobs.service import Heartbeat
+from app.models.ml_models import PreparedModel, load_model, prepare_model
+from app.tasks.classification import BatchClassifier, set_classifier
+
+logger = logging.getLogger(__name__)
+
+# A child that died is noticed this soon; asking the pool for its process ids costs microseconds.
+_WATCH_SECONDS = 0.5
+
+# Silent heartbeats before a worker counts as gone.
+_MISSED_BEATS = 3
+
+
+def worker_name(hostname: str, main_pid: int) -> str:
+    """Unique among the workers of one Redis, also when two share a host and a node name."""
+    return f"{hostname}/{main_pid}"
+
+
+def holder_name(worker: str, child_pid: int) -> str:
+    """Who holds a claim: one child of one worker."""
+    return f"{worker}/{child_pid}"
+
+
+@after_setup_logger.connect
+def quieten_doorbells(**_: Any) -> None:
+    """Celery's two lines a message say nothing here: a message is only a doorbell."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@worker_process_init.connect
+def open_classifier(sender: str, **_: Any) -> None:
+    """In each child, before it takes work: connect, load the model, warm it up."""
+    settings = get_settings()
+    client = create_client(settings.redis)
+    set_classifier(
+        BatchClassifier(
+            holder_name(worker_name(sender, os.getppid()), os.getpid()),
+            RedisLedger(client, settings.queue, settings.result),
+            create_payload_store(settings, client),
+            CeleryDoorbell(celery_app),
+            load_model(prepare_model(settings), settings),
+            settings.limits,
+        )
+    )
+
+
+class ModelStep(bootsteps.Step):
+    """Settles model and engine before any child exists."""
+
+    def create(self, worker: Any) -> None:
+        try:
+            worker.prepared_model = prepare_model(get_settings())
+        except ConfigurationError as error:
+            print(f"classifier: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+class LedgerStep(bootsteps.StartStopStep):
+    """Keeps the ledger right for this worker's children, and for everybody else's that are gone."""
+
+    requires = (
+        "celery.worker.components:Timer",
+        "celery.worker.components:Pool",
+        ModelStep,
+    )
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        super().__init__(worker)
+        self._keeper: LedgerKeeper | None = None
+
+    def start(self, worker: Any) -> None:
+        settings = get_settings()
+        keeper = self._keeper = LedgerKeeper(worker, worker.prepared_model, settings)
+        for seconds, action in (
+            (settings.worker.heartbeat_seconds, keeper.beat),
+            (settings.queue.lease_seconds / 3, keeper.renew),
+            (_WATCH_SECONDS, keeper.watch_children),
+            (settings.queue.sweep_seconds, keeper.sweep),
+        ):
+            worker.timer.call_repeatedly(seconds, _survive, (action,))
+        _survive(keeper.check_policy)
+        _survive(keeper.beat)
+
+    def stop(self, worker: Any) -> None:
+        if self._keeper is not None:
+            _survive(self._keeper.say_goodbye)
+
+
+def _survive(action: Callable[[], None]) -> None:
+    """Run one of the keeper's duties; while Redis is away the next round makes up for it."""
+    try:
+        action()
+    except RedisError as error:
+        logger.warning("Redis: %s", error)
+
+
+class LedgerKeeper:
+    """The duties of a worker's main process."""
+
+    def __init__(self, worker: Any, model: PreparedModel, settings: Settings) -> None:
+        self._worker = worker
+        self._name = worker_name(worker.hostname, os.getpid())
+        self._model = model
+        self._heartbeat_ms = int(settings.worker.heartbeat_seconds * _MISSED_BEATS * 1000)
+        self._redis = create_client(settings.redis)
+        self._ledger = RedisLedger(self._redis, settings.queue, settings.result)
+        self._payloads = create_payload_store(settings, self._redis)
+        self._doorbell = CeleryDoorbell(celery_app)
+        self._children: set[int] = set()
+
+    def check_policy(self) -> None:
+        """Warn when Redis may delete queued jobs."""
+        warning = find_policy_warning(self._redis.info("memory"))
+        if warning:
+            logger.warning(warning)
+
+    def beat(self) -> None:
+        """Say that this worker lives, what it runs, and what is wrong with that."""
+        beat = Heartbeat(
+            name=self._name,
+            model=self._model.manifest.name,
+            engine=self._model.engine,
+            processes=len(self._worker.pool.info["processes"]),
+            reasons=list(self._model.reasons),
+        )
+        seconds, microseconds = self._redis.time()
+        now = seconds * 1000 + microseconds // 1000
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(keys.worker(self._name), beat.model_dump_json(), px=self._heartbeat_ms)
+        pipeline.zadd(keys.WORKERS, {self._name: now + self._heartbeat_ms})
+        pipeline.zremrangebyscore(keys.WORKERS, "-inf", now)
+        pipeline.execute()
+
+    def say_goodbye(self) -> None:
+        """Count this worker as gone from now on."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.delete(keys.worker(self._name))
+        pipeline.zrem(keys.WORKERS, self._name)
+        pipeline.execute()
+
+    def renew(self) -> None:
+        """Prolong the leases of the children that are at work.
+
+        Of those alone: a child that is idle and yet holds jobs has lost them on the way, and
+        their leases must run out.
+        """
+        busy = {request.worker_pid for request in set(state.active_requests)}
+        self._ledger.renew(holder_name(self._name, pid) for pid in busy if pid)
+
+    def watch_children(self) -> None:
+        """Take back at once what children held that died."""
+        alive = set(self._worker.pool.info["processes"])
+        for pid in self._children - alive:
+            bells, failed = self._ledger.release(holder_name(self._name, pid))
+            self._payloads.delete_many(failed)
+            self._doorbell.ring(bells)
+            logger.info("child %d is gone, its jobs are back in the queue", pid)
+            self._children.discard(pid)
+        self._children |= alive
+
+    def sweep(self) -> None:
+        """Mend what nobody answered for, unless another worker just did."""
+        bells, late, failed = self._ledger.sweep()
+        self._payloads.delete_many(failed)
+        self._doorbell.ring(bells)
+        if late or failed:
+            logger.warning("swept: %d leases had run out, %d jobs given up", late, len(failed))
+
+
+celery_app.steps["worker"].update((ModelStep, LedgerStep))

@@ -1,0 +1,261 @@
+"""What a worker process does when a doorbell rings: real ledger, real payloads, real model."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import redis
+from numpy.typing import NDArray
+from redis.asyncio import Redis as AsyncRedis
+
+from app.core import keys
+from app.core.config import EngineName, ModelSettings, PayloadSettings, Settings
+from app.jobs.job import Answer, Job, JobState
+from app.jobs.ledger import RedisIntake, RedisLedger
+from app.jobs.payloads import create_payload_intake, create_payload_store
+from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
+from app.tasks.classification import BatchClassifier, Clock
+from tests.service import MODEL_CACHE
+
+SAMPLES = Path(__file__).parent.parent / "app" / "samples"
+
+
+class RecordingDoorbell:
+    """Counts the bells it is asked to ring."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def ring(self, count: int) -> None:
+        self.rung += count
+
+
+class Workplace:
+    """One worker process's classifier, and the API's half to feed it."""
+
+    def __init__(
+        self, settings: Settings, model: LoadedModel, clock: Clock = time.monotonic
+    ) -> None:
+        self.settings = settings
+        self.redis = redis.Redis.from_url(settings.redis.url)
+        self.ledger = RedisLedger(self.redis, settings.queue, settings.result)
+        self.payloads = create_payload_store(settings, self.redis)
+        self.doorbell = RecordingDoorbell()
+        self.classifier = BatchClassifier(
+            "holder", self.ledger, self.payloads, self.doorbell, model, settings.limits, clock
+        )
+
+    def submit(self, *images: bytes) -> list[str]:
+        async def run() -> list[str]:
+            client = AsyncRedis.from_url(self.settings.redis.url)
+            payloads = create_payload_intake(self.settings, client)
+            ids = []
+            for image in images:
+                job_id = str(uuid4())
+                writer = payloads.create_writer(job_id)
+                await writer.write(image)
+                await writer.commit()
+                await RedisIntake(client, self.settings.queue).submit(job_id, "anonymous")
+                ids.append(job_id)
+            await client.aclose()
+            return ids
+
+        return asyncio.run(run())
+
+    def get(self, job_id: str) -> Job:
+        return Job.from_record(job_id, self.redis.hgetall(keys.job(job_id)))
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    settings = Settings(model=ModelSettings(cache_dir=MODEL_CACHE), engine=EngineName.ONNXRUNTIME)
+    return load_model(prepare_model(settings), settings)
+
+
+@pytest.fixture(params=["files", "redis"])
+def workplace(request: pytest.FixtureRequest, settings: Settings, model: LoadedModel) -> Workplace:
+    store = PayloadSettings(store=request.param)
+    return Workplace(settings.model_copy(update={"payload": store}), model)
+
+
+def read_sample(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes()
+
+
+def test_a_batch_of_images_is_classified(workplace: Workplace) -> None:
+    cat, coffee = workplace.submit(read_sample("cat.jpg"), read_sample("coffee.jpg"))
+    assert workplace.classifier.answer_doorbell() == 2
+    assert "cat" in workplace.get(cat).predictions[0]["class_name"]
+    assert workplace.get(coffee).predictions[0]["class_name"] in ("espresso", "cup", "coffee mug")
+
+
+def test_predictions_are_five_and_ordered(workplace: Workplace) -> None:
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.classifier.answer_doorbell()
+    confidences = [item["confidence"] for item in workplace.get(job_id).predictions]
+    assert len(confidences) == 5
+    assert confidences == sorted(confidences, reverse=True)
+    assert 0 < sum(confidences) <= 1
+
+
+def test_the_record_names_model_and_engine(workplace: Workplace, model: LoadedModel) -> None:
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.classifier.answer_doorbell()
+    job = workplace.get(job_id)
+    assert (job.model, job.model_version) == (model.manifest.name, model.manifest.version)
+    assert job.engine == "onnxruntime"
+
+
+def test_the_upload_is_erased_when_its_job_ends(workplace: Workplace) -> None:
+    ids = workplace.submit(read_sample("cat.jpg"), b"\xff\xd8\xff damaged")
+    workplace.classifier.answer_doorbell()
+    assert workplace.payloads.read_many(ids) == [None, None]
+
+
+def test_a_damaged_image_fails_alone(workplace: Workplace) -> None:
+    image = read_sample("cat.jpg")
+    before, damaged, after = workplace.submit(image, image[: len(image) // 2], image)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(before).state is JobState.COMPLETED
+    assert workplace.get(after).state is JobState.COMPLETED
+    job = workplace.get(damaged)
+    assert (job.state, job.error["code"]) == (JobState.FAILED, "truncated-image")
+
+
+def test_a_job_whose_upload_is_gone_fails_with_a_reason(workplace: Workplace) -> None:
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.payloads.delete_many([job_id])
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).error["code"] == "payload-lost"
+
+
+def test_a_large_upload_arrives_whole(workplace: Workplace) -> None:
+    """Larger than one piece, so that it is written in several."""
+    data = bytes(range(256)) * 12_000
+    (job_id,) = workplace.submit(data)
+    assert workplace.payloads.read_many([job_id]) == [data]
+
+
+def test_a_doorbell_too_many_does_nothing(workplace: Workplace) -> None:
+    assert workplace.classifier.answer_doorbell() == 0
+    assert workplace.doorbell.rung == 0
+
+
+class MoodyEngine:
+    """A real engine that refuses dark images, alone or in a batch."""
+
+    portion = 8
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.name = model.engine.name
+        self._engine = model.engine
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if any(image.mean() < 10 for image in batch):
+            raise ValueError("too dark in here")
+        return self._engine.predict(batch)
+
+
+def black_png() -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_image_that_upsets_the_engine_takes_nobody_with_it(
+    settings: Settings, model: LoadedModel
+) -> None:
+    workplace = Workplace(settings, LoadedModel(model.manifest, MoodyEngine(model)))
+    good, dark, fine = workplace.submit(
+        read_sample("cat.jpg"), black_png(), read_sample("coffee.jpg")
+    )
+    workplace.classifier.answer_doorbell()
+    states = [workplace.get(job_id).state for job_id in (good, dark, fine)]
+    assert states == [JobState.COMPLETED, JobState.FAILED, JobState.COMPLETED]
+    assert workplace.get(dark).error["code"] == "classification-failed"
+
+
+class InterruptedModel(LoadedModel):
+    """A model whose process is told to stop in the middle."""
+
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
+        raise SystemExit
+
+
+def test_an_interrupted_batch_goes_back_to_the_queue(
+    settings: Settings, model: LoadedModel
+) -> None:
+    workplace = Workplace(settings, InterruptedModel(model.manifest, model.engine))
+    ids = workplace.submit(read_sample("cat.jpg"), read_sample("coffee.jpg"))
+    with pytest.raises(SystemExit):
+        workplace.classifier.answer_doorbell()
+    assert {workplace.get(job_id).state for job_id in ids} == {JobState.PENDING}
+    assert workplace.doorbell.rung == 1
+    assert None not in workplace.payloads.read_many(ids)
+
+
+class HastyClock:
+    """Every look at it is long after the last."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 1
+        return self._now
+
+
+def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
+    settings: Settings, model: LoadedModel
+) -> None:
+    workplace = Workplace(settings, model, HastyClock())
+    listener = workplace.redis.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(keys.EVENTS)
+    listener.get_message(timeout=5)
+    first, second = workplace.submit(read_sample("cat.jpg"), read_sample("cat.jpg"))
+    workplace.classifier.answer_doorbell()
+    events = []
+    while message := listener.get_message(timeout=0.2):
+        event = json.loads(message["data"])
+        if event["job_id"] == second:
+            events.append((event["status"], event["progress"], event["stage"]))
+        elif event["status"] == "completed":
+            events.append(("the first is completed",))
+    assert events == [
+        ("pending", 0, ""),
+        ("processing", 0, ""),
+        ("processing", 10, "loading"),
+        ("the first is completed",),
+        ("processing", 20, "decoding"),
+        ("processing", 50, "classifying"),
+        ("completed", 100, ""),
+    ]
+
+
+def test_only_the_holder_of_the_latest_attempt_ends_a_job(workplace: Workplace) -> None:
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.ledger.claim("gone", Answer("m", "1", "torch"))
+    workplace.ledger.release("gone")
+    workplace.classifier.answer_doorbell()
+    assert (workplace.get(job_id).state, workplace.get(job_id).attempts) == ("completed", 2)
+
+
+def test_the_web_application_never_imports_a_model_library() -> None:
+    program = (
+        "import sys, app.main; "
+        "print([m for m in ('torch', 'onnxruntime', 'openvino', 'PIL', 'numpy') "
+        "if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
