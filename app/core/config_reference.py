@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import BaseModel
@@ -20,6 +20,9 @@ from app.core.config import Settings, variable_name
 REFERENCE_PATH = Path("docs/configuration.md")
 EXAMPLE_PATH = Path(".env.example")
 COMPUTED_DEFAULT = "number of cores"  # the one default that differs from machine to machine
+NO_DEFAULT = "none"
+
+_WORDS = {COMPUTED_DEFAULT, NO_DEFAULT}  # these describe a default, they are no values
 
 # redis-py takes a password before the host and among the query's parameters.
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&]password=)[^&]*")
@@ -66,7 +69,8 @@ def list_values(settings: Settings) -> list[Value]:
         value: Any = settings
         for part in variable.path:
             value = getattr(value, part)
-        values.append(Value(variable, redact(str(value)), find_origin(variable.name)))
+        text = "" if value is None else redact(str(value))
+        values.append(Value(variable, text, find_origin(variable.name)))
     return values
 
 
@@ -97,7 +101,9 @@ def _variables() -> Iterator[Variable]:
 
 def _variable(section: str, field: FieldInfo, *path: str) -> Variable:
     default = COMPUTED_DEFAULT if field.default_factory else str(field.default)
-    if isinstance(field.default, Path):
+    if field.default is None:
+        default = NO_DEFAULT
+    elif isinstance(field.default, Path):
         default = f"./{field.default}"
     return Variable(
         name=variable_name(*path),
@@ -110,7 +116,9 @@ def _variable(section: str, field: FieldInfo, *path: str) -> Variable:
 
 
 def _allowed(field: FieldInfo) -> str:
-    choices = [str(choice) for choice in get_args(field.annotation)]
+    choices: list[str] = []
+    if get_origin(field.annotation) is Literal:
+        choices = [str(choice) for choice in get_args(field.annotation)]
     if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
         choices = list(field.annotation)
     if choices:
@@ -142,7 +150,7 @@ def render_reference() -> str:
         lines.append("|---|---|---|---|")
         for variable in variables:
             default = variable.default
-            if default != COMPUTED_DEFAULT:
+            if default not in _WORDS:
                 default = f"`{default}`"
             lines.append(
                 f"| `{variable.name}` | {default} | {variable.allowed} | {variable.meaning} |"
@@ -156,10 +164,11 @@ def render_example() -> str:
     for section, variables in _sections():
         lines += ["", f"# --- {section} ---"]
         for variable in variables:
-            computed = variable.default == COMPUTED_DEFAULT
             lines += ["", f"# {variable.meaning}"]
             lines += [f"# Allowed: {variable.allowed}"] if variable.allowed else []
-            lines.append(f"#{variable.name}={'' if computed else variable.default}")
+            lines.append(
+                f"#{variable.name}={'' if variable.default in _WORDS else variable.default}"
+            )
     return "\n".join(lines) + "\n"
 
 

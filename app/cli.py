@@ -1,0 +1,304 @@
+"""The `classifier` command: runs the service, and talks to one that runs."""
+
+import asyncio
+import json
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from app.core.config import get_settings
+from app.core.errors import ConfigurationError
+
+# What shows results and speaks HTTP is imported where it is used: the API and the worker start
+# through this module, and start sooner and smaller without it.
+
+DISTRIBUTION = "image-classifier-service"
+API_GRACE_SECONDS = 5  # for answers under way; `classifier up` and containers kill after more
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Classify images: accepted jobs are never lost. Start with **classifier up**.",
+)
+
+HostOption = Annotated[
+    str | None, typer.Option(help="Address to listen on. Default: LISTEN_HOST, 127.0.0.1.")
+]
+PortOption = Annotated[
+    int | None, typer.Option(min=1, max=65_535, help="Port. Default: LISTEN_PORT, 8000.")
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that classify. Default: WORKER_PROCESSES, one a core."),
+]
+UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def _set(**variables: object) -> None:
+    """Make options win over everything else, for this process and those it starts."""
+    os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
+
+
+def _stop(reason: object, code: int) -> NoReturn:
+    print(f"classifier: {reason}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"classifier {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+# --- Running the service -------------------------------------------------------------------------
+
+
+@cli.command()
+def up(
+    host: HostOption = None,
+    port: PortOption = None,
+    workers: ProcessesOption = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Data folder. Default: DATA_DIR, ./data.")
+    ] = None,
+) -> None:
+    """Run everything on this machine: a Redis of its own, the API and workers.
+
+    Example: `classifier up --port 9000 --workers 2`
+
+    Uses the Redis of REDIS_URL instead where that is set. Ctrl-C stops everything and loses
+    nothing: jobs that wait go on at the next start.
+    """
+    from app.embedded.supervisor import run_embedded
+
+    _set(LISTEN_HOST=host, LISTEN_PORT=port, WORKER_PROCESSES=workers, DATA_DIR=data_dir)
+    try:
+        code = run_embedded(get_settings())
+    except ConfigurationError as error:
+        _stop(error, 2)
+    raise typer.Exit(code)
+
+
+@cli.command()
+def api(host: HostOption = None, port: PortOption = None) -> None:
+    """Run the web API alone.
+
+    Example: `REDIS_URL=redis://redis.internal classifier api --host 0.0.0.0`
+    """
+    import uvicorn
+
+    _set(LISTEN_HOST=host, LISTEN_PORT=port)
+    settings = get_settings()
+    uvicorn.run(
+        "app.main:app",
+        host=settings.listen.host,
+        port=settings.listen.port,
+        log_level=settings.log.level.lower(),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        timeout_graceful_shutdown=API_GRACE_SECONDS,
+    )
+
+
+@cli.command()
+def worker(processes: ProcessesOption = None) -> None:
+    """Run a worker alone: as many processes as the machine has cores, each with the model.
+
+    Example: `REDIS_URL=redis://redis.internal classifier worker --processes 4`
+    """
+    from celery.bin.celery import celery
+    from celery.exceptions import SecurityWarning
+
+    # It warns root of pickled messages, which this service does not accept.
+    warnings.simplefilter("ignore", SecurityWarning)
+    _set(WORKER_PROCESSES=processes)
+    settings = get_settings()
+    # Celery looks for -A in the working directory first, where another `app` may lie. It takes
+    # ours when that is imported already, which is why this does not exec the celery command.
+    __import__("app.celery_app")
+    celery.main(
+        args=[
+            *("--quiet", "-A", "app.celery_app", "worker"),
+            # Workers know of each other through the ledger; asking around costs a second.
+            *("--without-mingle", "--without-gossip", "--without-heartbeat"),
+            f"--loglevel={settings.log.level}",
+            f"--concurrency={settings.worker.processes}",
+        ],
+        prog_name="celery",
+    )
+
+
+# --- Using a service that runs -------------------------------------------------------------------
+
+
+@cli.command()
+def classify(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)
+    ],
+    url: UrlOption = DEFAULT_URL,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify image files with a service that runs, and wait for the answers.
+
+    Example: `classifier classify photos/*.jpg`
+
+    With --json: one JSON object a line as each file ends, its file and result or problem. Exit
+    code 1 when a file could not be classified, 2 when the service does not answer.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from app.client import Answer, ServiceUnreachableError, classify_files
+    from app.tables import create_prediction_table
+
+    def print_json(answer: Answer) -> None:
+        print(answer.to_json(), flush=True)
+
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("classifying", total=100 * len(files))
+            answers = asyncio.run(
+                classify_files(
+                    url,
+                    files,
+                    on_progress=lambda percent: progress.advance(task, percent),
+                    on_answer=print_json if as_json else lambda _: None,
+                )
+            )
+    except ServiceUnreachableError as error:
+        _stop(f"{error}; `classifier up` starts one", 2)
+    done = [(str(item.file), item.result["predictions"]) for item in answers if item.result]
+    if done and not as_json:
+        Console().print(create_prediction_table(done))
+    for item in answers:
+        if item.problem:
+            text = f"{item.problem['title']}. {item.problem.get('detail', '')}"
+            print(f"classifier: {item.file}: {text}", file=sys.stderr)
+    raise typer.Exit(len(done) < len(answers))
+
+
+@cli.command()
+def status(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job_id of a submitted image.")],
+    url: UrlOption = DEFAULT_URL,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a job is and, when it has ended, what came of it.
+
+    Example: `classifier status 5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11`
+
+    Exit code 1 when there is no such job or it has failed, 2 when the service does not answer.
+    """
+    from rich.console import Console
+
+    from app.client import ProblemError, ServiceUnreachableError
+    from app.tables import create_document_table, create_prediction_table
+
+    try:
+        document, result = asyncio.run(_ask_job(url, job_id))
+    except ProblemError as error:
+        _stop(error, 1)
+    except ServiceUnreachableError as error:
+        _stop(error, 2)
+    if as_json:
+        print(json.dumps(document | {"result": result}, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(create_document_table(document))
+    if result:
+        console.print(create_prediction_table([(job_id, result["predictions"])]))
+
+
+async def _ask_job(url: str, job_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    from app.client import ServiceClient
+
+    async with ServiceClient(url) as client:
+        document = await client.get_status(job_id)
+        ended = document["status"] in ("completed", "failed")
+        return document, await client.get_result(job_id) if ended else None
+
+
+# --- Looking at this machine ---------------------------------------------------------------------
+
+
+@cli.command()
+def models() -> None:
+    """Show the model, and how fast and how true each engine is on this machine.
+
+    The first time measures every engine, which takes a while; the choice is kept in the data
+    folder.
+    """
+    from rich.console import Console
+
+    settings = get_settings()
+    try:
+        from app.models.ml_models import prepare_model
+    except ModuleNotFoundError as error:
+        _stop(f"{error.name} is missing: pip install '{DISTRIBUTION}[worker]'", 2)
+    from app.tables import create_document_table, create_engine_table
+
+    try:
+        with Console(stderr=True).status("measuring engines"):
+            model = prepare_model(settings)
+    except ConfigurationError as error:
+        _stop(error, 2)
+    console = Console()
+    manifest = model.manifest
+    about = {"model": f"{manifest.name} {manifest.version}", "file": model.source.path}
+    about |= {"sha-256": model.digest, "classes": len(manifest.labels)}
+    about |= {"input": f"{manifest.input_size} × {manifest.input_size} pixels"}
+    console.print(create_document_table(about))
+    console.print(create_engine_table(model))
+    for reason in model.reasons:
+        print(f"classifier: {reason}", file=sys.stderr)
+
+
+@cli.command()
+def config(as_json: JsonOption = False) -> None:
+    """Show every setting, its value, and where that came from."""
+    from rich.console import Console
+
+    from app.core.config_reference import list_values
+    from app.tables import create_settings_table
+
+    values = list_values(get_settings())
+    if as_json:
+        document = {
+            value.variable.name: {"value": value.text, "from": value.origin} for value in values
+        }
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        Console().print(create_settings_table(values))
+
+
+def main() -> None:
+    """The entry point. Exit codes: 1 for what failed, 2 for usage and configuration."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

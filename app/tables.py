@@ -1,0 +1,83 @@
+"""What the `classifier` command prints: documents as tables for people."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.bar import Bar
+from rich.table import Table
+from rich.text import Text
+
+from app.core.config_reference import Origin, Value
+
+if TYPE_CHECKING:
+    from app.models.ml_models import PreparedModel
+
+_BAR_WIDTH = 12
+_RUNNERS_UP = 2
+
+
+def _create_table(*columns: str) -> Table:
+    table = Table(*columns, box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.columns[0].overflow = "fold"
+    return table
+
+
+def create_prediction_table(rows: Iterable[tuple[str, list[Mapping[str, Any]]]]) -> Table:
+    """A row for each name and its predictions, the best one as a bar, the next two in words."""
+    table = _create_table("file", "class", "confidence", "", "then")
+    for name, predictions in rows:
+        best, *rest = predictions
+        then = ", ".join(
+            f"{item['class_name']} {item['confidence']:.1%}" for item in rest[:_RUNNERS_UP]
+        )
+        table.add_row(
+            Text(name),
+            Text(best["class_name"], style="bold"),
+            Bar(1, 0, best["confidence"], width=_BAR_WIDTH, color="green"),
+            f"{best['confidence']:.1%}",
+            Text(then, style="dim"),
+        )
+    return table
+
+
+def create_document_table(document: Mapping[str, Any]) -> Table:
+    """A row for each field that has a value."""
+    table = _create_table("", "")
+    table.show_header = False
+    table.columns[1].overflow = "fold"
+    for key, value in document.items():
+        if value is not None:
+            table.add_row(Text(key, style="dim"), Text(str(value)))
+    return table
+
+
+def create_engine_table(model: "PreparedModel") -> Table:
+    """A row for each engine: how fast it is, how true to the reference, and whether it is used."""
+    table = _create_table("engine", "ms an image", "same class", "mean difference", "")
+    for item in model.measurements:
+        chosen = item.engine is model.engine
+        agreement = item.agreement
+        table.add_row(
+            Text(item.engine, style="bold green" if chosen else ""),
+            "" if item.milliseconds is None else f"{item.milliseconds:.1f}",
+            f"{agreement.same_class} of {agreement.images}" if agreement else "",
+            f"{agreement.mean_difference:.4f}" if agreement else "",
+            Text("used" if chosen else item.failure or "", style="green" if chosen else "red"),
+        )
+    return table
+
+
+def create_settings_table(values: Iterable[Value]) -> Table:
+    """A row for each variable: its value, where that came from, what it means."""
+    table = _create_table("variable", "value", "from", "meaning")
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow = "fold"
+    for value in values:
+        style = "" if value.origin is Origin.DEFAULT else "bold green"
+        table.add_row(
+            value.variable.name,
+            Text(value.text, style=style),
+            Text(value.origin, style=style),
+            Text(value.variable.meaning, style="dim"),
+        )
+    return table

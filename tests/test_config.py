@@ -1,0 +1,145 @@
+"""Settings: the specification's names, where values come from, what a bad one does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings, load_settings, variable_name
+from app.core.config_reference import (
+    EXAMPLE_PATH,
+    REFERENCE_PATH,
+    Origin,
+    find_origin,
+    list_values,
+    list_variables,
+    redact,
+    render_example,
+    render_reference,
+)
+from app.core.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[1]
+SPECIFIED = {
+    "REDIS_URL": "redis://localhost:6379",
+    "MODEL_PATH": "./models/classifier.pth",
+    "MAX_FILE_SIZE": "10485760",
+    "RESULT_TTL": "3600",
+    "LOG_LEVEL": "INFO",
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing set, and a working directory without a .env."""
+    for variable in list_variables():
+        monkeypatch.delenv(variable.name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "default"), SPECIFIED.items())
+def test_the_specified_variables_keep_their_names_and_defaults(name: str, default: str) -> None:
+    defaults = {variable.name: variable.default for variable in list_variables()}
+    assert defaults[name] == default
+
+
+@pytest.mark.parametrize("variable", list_variables(), ids=lambda variable: variable.name)
+def test_every_variable_is_read_and_explained(
+    variable: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = next(item for item in list_values(Settings()) if item.variable == variable)
+    value = chosen.text or "somewhere"
+    monkeypatch.setenv(chosen.variable.name, value)
+    again = next(item for item in list_values(load_settings()) if item.variable == variable)
+    assert again.text == value
+    assert again.origin is Origin.ENVIRONMENT
+    assert chosen.variable.meaning.endswith(".")
+
+
+def test_a_path_of_fields_makes_the_variable() -> None:
+    assert variable_name("limits", "file_size") == "MAX_FILE_SIZE"
+    assert variable_name("queue", "lease_seconds") == "QUEUE_LEASE_SECONDS"
+
+
+def test_a_file_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("RESULT_TTL=60\nLISTEN_PORT=9001\n")
+    monkeypatch.setenv("LISTEN_PORT", "9002")
+    settings = load_settings()
+    assert (settings.result.ttl, find_origin("RESULT_TTL")) == (60, Origin.FILE)
+    assert (settings.listen.port, find_origin("LISTEN_PORT")) == (9002, Origin.ENVIRONMENT)
+    assert (settings.log.level, find_origin("LOG_LEVEL")) == ("INFO", Origin.DEFAULT)
+
+
+def test_an_empty_value_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESULT_TTL", "")
+    assert load_settings().result.ttl == 3600
+    assert find_origin("RESULT_TTL") is Origin.DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_FILE_SIZE", "-1"),
+        ("RESULT_TTL", "soon"),
+        ("LOG_LEVEL", "LOUD"),
+        ("REDIS_URL", "localhost"),
+        ("ENGINE", "steam"),
+        ("LISTEN_PORT", "70000"),
+    ],
+)
+def test_a_bad_value_is_told_in_one_line_that_names_the_variable(name: str, value: str) -> None:
+    command = [sys.executable, "-c", "from app.core.config import get_settings; get_settings()"]
+    process = subprocess.run(command, env={name: value}, capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"classifier: bad configuration: {name}='{value}': ")
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["LOG", "QUEUE", "MAX", "REDIS", "MODEL"])
+def test_a_variable_called_like_a_group_is_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = load_settings()
+    monkeypatch.setenv(name, "x")
+    assert load_settings() == before
+
+
+def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESULT_TTL", "0")
+    monkeypatch.setenv("LOG_LEVEL", "LOUD")
+    with pytest.raises(ConfigurationError, match="RESULT_TTL.*LOG_LEVEL|LOG_LEVEL.*RESULT_TTL"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:secret@host", "redis://:***@host"),
+        ("rediss://user:s:e@cret@host:1/2", "rediss://user:***@host:1/2"),
+        ("unix:///run/redis.sock?password=secret&db=1", "unix:///run/redis.sock?password=***&db=1"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    assert (ROOT / REFERENCE_PATH).read_text(encoding="utf-8") == render_reference(), "make docs"
+    assert (ROOT / EXAMPLE_PATH).read_text(encoding="utf-8") == render_example(), "make docs"
+
+
+def test_the_example_file_changes_nothing_as_it_is_and_is_valid_without_its_marks(
+    tmp_path: Path,
+) -> None:
+    plain = Settings()
+    (tmp_path / ".env").write_text(render_example(), encoding="utf-8")
+    assert load_settings() == plain
+    names = tuple(f"#{variable.name}=" for variable in list_variables())
+    lines = render_example().splitlines()
+    lines = [line.removeprefix("#") if line.startswith(names) else line for line in lines]
+    (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
+    assert load_settings().model_dump() == plain.model_dump()
