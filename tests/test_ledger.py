@@ -48,7 +48,7 @@ class LedgerUnderTest:
         async def run(job_id: str) -> int:
             client = AsyncRedis.from_url(self.url)
             intake = RedisIntake(client, QueueSettings(batch_size=self.batch_size))
-            _, bells = await intake.submit(job_id, owner)
+            bells = await intake.submit(job_id, owner)
             await client.aclose()
             return bells
 

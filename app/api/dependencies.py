@@ -9,11 +9,12 @@ from app.core.config import Settings
 from app.jobs.service import JobService
 
 
-def _get_service(request: Request) -> JobService:
+# Asynchronous although they wait for nothing: FastAPI runs plain functions in a thread.
+async def _get_service(request: Request) -> JobService:
     return cast(JobService, request.app.state.service)
 
 
-def _get_settings(request: Request) -> Settings:
+async def _get_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -17,11 +18,15 @@ import redis.asyncio
 from app.core import keys
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailableError
+from app.jobs.grouped_calls import GroupedCall
 
 logger = logging.getLogger(__name__)
 
 # Uploads up to this size are written once, whole; larger ones leave memory in pieces of it.
 PIECE_BYTES = 1 << 20
+
+# Pieces that one hop to a thread writes: few enough that nobody waits long for the others'.
+_LARGEST_GROUP = 16
 
 # An upload to Redis whose API process died half-way disappears after this.
 _UNFINISHED_SECONDS = 600
@@ -105,10 +110,11 @@ class FilePayloads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._append = GroupedCall(_append_all, _LARGEST_GROUP)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
-        return _FileWriter(self._folder / job_id)
+        return _FileWriter(self._folder / job_id, self._append)
 
     def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
         return [self._read(job_id) for job_id in job_ids]
@@ -124,21 +130,37 @@ class FilePayloads:
             (self._folder / job_id).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    path: Path
+    data: bytes
+    first: bool
+
+
+async def _append_all(pieces: list[_Piece]) -> list[None]:
+    """Write pieces in a thread: a disk may take its time, an event loop may not."""
+
+    def write() -> list[None]:
+        for piece in pieces:
+            with piece.path.open("wb" if piece.first else "ab") as file:
+                file.write(piece.data)
+        return [None] * len(pieces)
+
+    try:
+        return await asyncio.to_thread(write)
+    except OSError as error:
+        logger.error("payload not stored: %s", error)
+        raise ServiceUnavailableError() from error
+
+
 class _FileWriter(_PiecewiseWriter):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, append: GroupedCall[_Piece, None]) -> None:
         super().__init__()
         self._path = path
+        self._append = append
 
     async def _store(self, piece: bytes, offset: int) -> None:
-        def append_to_file() -> None:
-            with self._path.open("ab" if offset else "wb") as file:
-                file.write(piece)
-
-        try:
-            await asyncio.to_thread(append_to_file)
-        except OSError as error:
-            logger.error("payload not stored: %s", error)
-            raise ServiceUnavailableError() from error
+        await self._append(_Piece(self._path, piece, first=offset == 0))
 
     async def _erase(self) -> None:
         await asyncio.to_thread(self._path.unlink, missing_ok=True)

@@ -62,8 +62,7 @@ class JobService:
     async def submit(self, job_id: UUID, upload: PayloadWriter, owner: str) -> None:
         """Accept a job whose upload is complete. When this returns, the job is safe."""
         await upload.commit()
-        _, bells = await self._intake.submit(str(job_id), owner)
-        self._doorbell.ring(bells)
+        self._doorbell.ring(await self._intake.submit(str(job_id), owner))
 
     async def get_job(self, job_id: UUID) -> Job:
         """A job's record. Raises :class:`JobNotFoundError`."""

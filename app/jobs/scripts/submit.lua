@@ -1,14 +1,14 @@
--- Accept a job: once, however often it is sent.
--- ARGV: id, owner, batch size, history length
--- Returns {created ms, doorbells to ring}
-local id, owner, batch, length = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-
-local created = redis.call('HGET', JOB .. id, 'created')
-if created then
-  return {tonumber(created), 0}
-end
-
+-- Accept jobs: each once, however often it is sent.
+-- ARGV: batch size, history length, then id, owner, id, owner, …
+-- Returns the doorbells to ring
+local batch, length = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = now_ms()
-enter(id, 'pending', 0, now, length, 'owner', owner, 'created', now)
-local waiting = redis.call('RPUSH', QUEUE, id)
-return {now, bells(waiting, batch) - bells(waiting - 1, batch)}
+local before = redis.call('LLEN', QUEUE)
+for i = 3, #ARGV, 2 do
+  local id, owner = ARGV[i], ARGV[i + 1]
+  if redis.call('EXISTS', JOB .. id) == 0 then
+    enter(id, 'pending', 0, now, length, 'owner', owner, 'created', now)
+    redis.call('RPUSH', QUEUE, id)
+  end
+end
+return bells(redis.call('LLEN', QUEUE), batch) - bells(before, batch)
