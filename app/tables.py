@@ -25,6 +25,9 @@ def _create_table(*columns: str) -> Table:
 def create_prediction_table(rows: Iterable[tuple[str, list[Mapping[str, Any]]]]) -> Table:
     """A row for each name and its predictions, the best one as a bar, the next two in words."""
     table = _create_table("file", "class", "confidence", "", "then")
+    # Where it gets narrow, the runners-up give way.
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for name, predictions in rows:
         best, *rest = predictions
         then = ", ".join(

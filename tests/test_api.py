@@ -209,7 +209,7 @@ def test_the_result_of_a_waiting_job_is_its_status(client: Client) -> None:
 
 def test_the_result_of_a_completed_job(client: Client, ledger: RedisLedger) -> None:
     job_id = submit(client).json()["job_id"]
-    claims, _ = ledger.claim("w", Answer("a-model", "7", "torch"))
+    claims = ledger.claim("w", Answer("a-model", "7", "torch"))
     ledger.finish([Outcome.completed(claims[0], PREDICTIONS)])
     response = client.get(f"/result/{job_id}")
     document = response.json()
@@ -229,7 +229,7 @@ def test_the_result_of_a_failed_job_says_whose_fault_it_was(
     client: Client, ledger: RedisLedger, code: str, status: int
 ) -> None:
     job_id = submit(client).json()["job_id"]
-    claims, _ = ledger.claim("w", Answer("a-model", "7", "torch"))
+    claims = ledger.claim("w", Answer("a-model", "7", "torch"))
     ledger.finish([Outcome.failed(claims[0], code, "what to do")])
     document = assert_problem(client.get(f"/result/{job_id}"), status, code)
     assert (document["detail"], document["job_id"]) == ("what to do", job_id)

@@ -46,7 +46,7 @@ def known_ids(api_url: str, redis_url: str) -> list[str]:
     with redis.Redis.from_url(redis_url) as connection:
         queue = settings.queue.model_copy(update={"batch_size": 4})
         ledger = RedisLedger(connection, queue, settings.result)
-        claims, _ = ledger.claim("w", Answer("a-model", "1", "torch"))
+        claims = ledger.claim("w", Answer("a-model", "1", "torch"))
         ledger.finish(
             [
                 Outcome.completed(claims[0], PREDICTIONS),

@@ -173,12 +173,26 @@ CLASSIFY: dict[str, Any] = {
     ),
 }
 
+_JOB_ID = {
+    "parameters": [
+        {
+            "name": "job_id",
+            "in": "path",
+            "required": True,
+            "description": "As the upload's answer named it.",
+            "schema": {"type": "string", "format": "uuid"},
+            "example": EXAMPLE_ID,
+        }
+    ]
+}
+
 STATUS: dict[str, Any] = {
     "summary": "Follow a job",
     "description": "Status and progress of a job. Ended jobs are kept for `RESULT_TTL` seconds "
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
+    "openapi_extra": _JOB_ID,
     "responses": {200: {"headers": _REQUEST_ID_HEADER, "links": _links("get_result")}}
     | _problems(JobNotFoundError, ServiceUnavailableError),
 }
@@ -189,6 +203,7 @@ RESULT: dict[str, Any] = {
     "its status; a failed one answers 422 when the image was at fault and 500 when we were.",
     "response_description": "The job is completed.",
     "response_model": JobResult,
+    "openapi_extra": _JOB_ID,
     "responses": {
         200: {"headers": _REQUEST_ID_HEADER},
         202: {
@@ -211,6 +226,7 @@ RESULT: dict[str, Any] = {
 
 HEALTH: dict[str, Any] = {
     "summary": "The state of the service",
+    "response_model": Health,
     "description": "`healthy`, `degraded` with reasons, or `unhealthy` with 503. Answers within "
     "100 ms even while Redis hangs.",
     "responses": {
@@ -253,19 +269,7 @@ def install_openapi(app: FastAPI) -> None:
             )
             components = schema.setdefault("components", {}).setdefault("schemas", {})
             components["Problem"] = Problem.model_json_schema()
-            _drop_validation_documents(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = create_schema  # type: ignore[method-assign]
-
-
-def _drop_validation_documents(schema: dict[str, Any]) -> None:
-    """Remove FastAPI's own 422 documents: every error here is a problem document."""
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    for path in schema["paths"].values():
-        for operation in path.values():
-            content = operation["responses"].get("422", {}).get("content", {})
-            if "application/json" in content:
-                del operation["responses"]["422"]

@@ -4,22 +4,20 @@ import contextlib
 from typing import Any
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter
-from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation
-from app.api.dependencies import ServiceDependency, SettingsDependency
+from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.problems import create_problem_response
 from app.api.uploads import receive_image
 from app.core.clock import to_datetime
-from app.core.errors import JOB_ERRORS, JobFailedError, ServiceError
+from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
 from app.jobs.job import Job, JobState
 from app.models.schemas import JobAccepted, JobResult, JobStatus, ModelUsed, Prediction
 
-router = APIRouter(tags=["classification"])
+router = create_router("classification")
 
 # Everybody, as long as nobody has to say who they are.
 ANONYMOUS = "anonymous"
@@ -32,47 +30,44 @@ def _follow(job_id: UUID) -> dict[str, str]:
     return {"Location": f"/status/{job_id}", "Retry-After": _RETRY_AFTER_SECONDS}
 
 
-def _answer(
-    document: BaseModel, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(
-        document.model_dump_json(),
-        status_code=status,
-        headers=headers,
-        media_type="application/json",
-    )
-
-
 @router.post("/classify", status_code=202, **documentation.CLASSIFY)
-async def classify(
-    request: Request, service: ServiceDependency, settings: SettingsDependency
-) -> Response:
+async def classify(request: Request) -> Response:
+    service = get_service(request)
     job_id = uuid4()
     upload = service.create_upload(job_id)
     try:
-        await receive_image(request, upload, settings.limits)
+        await receive_image(request, upload, get_settings(request).limits)
         await service.submit(job_id, upload, owner=ANONYMOUS)
     except BaseException:
         with contextlib.suppress(ServiceError, RedisError):
             await upload.abort()
         raise
-    return _answer(JobAccepted(job_id=job_id), 202, _follow(job_id))
+    return create_answer(JobAccepted(job_id=job_id), 202, _follow(job_id))
 
 
 @router.get("/status/{job_id}", **documentation.STATUS)
-async def get_status(job_id: UUID, service: ServiceDependency) -> Response:
-    return _answer(_describe(await service.get_job(job_id)))
+async def get_status(request: Request) -> Response:
+    return create_answer(_describe(await _get_job(request)))
 
 
 @router.get("/result/{job_id}", **documentation.RESULT)
-async def get_result(job_id: UUID, service: ServiceDependency) -> Response:
-    job = await service.get_job(job_id)
+async def get_result(request: Request) -> Response:
+    job = await _get_job(request)
     if job.state is JobState.COMPLETED:
-        return _answer(_report(job))
+        return create_answer(_report(job))
     if job.state is JobState.FAILED:
         error = JOB_ERRORS.get(job.error["code"], JobFailedError)
         return create_problem_response(error(job.error["detail"]), job_id=job.id)
-    return _answer(_describe(job), 202, _follow(job_id))
+    return create_answer(_describe(job), 202, _follow(UUID(job.id)))
+
+
+async def _get_job(request: Request) -> Job:
+    try:
+        job_id = UUID(request.path_params["job_id"])
+    except ValueError:
+        # What can't be an id was never given out.
+        raise JobNotFoundError() from None
+    return await get_service(request).get_job(job_id)
 
 
 def _describe(job: Job) -> JobStatus:

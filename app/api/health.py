@@ -1,31 +1,28 @@
 """How the service is: for people, for load balancers, for supervisors."""
 
-from fastapi import APIRouter
+from typing import Literal
+
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation
-from app.api.dependencies import ServiceDependency
+from app.api.direct_route import create_answer, create_router, get_service
 from app.core import clock
 from app.core.errors import ServiceUnavailableError
+from app.jobs.service import ServiceHealth
 from app.models.schemas import Health, Live, Ready, WorkerHealth
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = create_router("health", prefix="/health")
 
 # Whoever asks wants an answer in 100 ms, however long Redis takes; the rest is for the way.
 _LOOK_SECONDS = 0.07
 
 
 @router.get("", **documentation.HEALTH)
-async def get_health(service: ServiceDependency, response: Response) -> Health:
-    health = await service.get_health(_LOOK_SECONDS)
-    if not health.redis_connected:
-        response.status_code = 503
-    return Health(
-        status=(
-            "unhealthy"
-            if not health.redis_connected
-            else "degraded" if health.reasons else "healthy"
-        ),
+async def get_health(request: Request) -> Response:
+    health = await get_service(request).get_health(_LOOK_SECONDS)
+    document = Health(
+        status=_judge(health),
         redis_connected=health.redis_connected,
         workers_available=len(health.workers),
         timestamp=clock.now(),
@@ -35,16 +32,23 @@ async def get_health(service: ServiceDependency, response: Response) -> Health:
             WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers
         ],
     )
+    return create_answer(document, 200 if health.redis_connected else 503)
+
+
+def _judge(health: ServiceHealth) -> Literal["healthy", "degraded", "unhealthy"]:
+    if not health.redis_connected:
+        return "unhealthy"
+    return "degraded" if health.reasons else "healthy"
 
 
 @router.get("/live", **documentation.LIVE)
-async def get_live() -> Live:
-    return Live()
+async def get_live(request: Request) -> Response:
+    return create_answer(Live())
 
 
 @router.get("/ready", **documentation.READY)
-async def get_ready(service: ServiceDependency) -> Ready:
-    health = await service.get_health(_LOOK_SECONDS)
+async def get_ready(request: Request) -> Response:
+    health = await get_service(request).get_health(_LOOK_SECONDS)
     if not health.redis_connected:
         raise ServiceUnavailableError()
-    return Ready()
+    return create_answer(Ready())

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,8 +14,6 @@ from app.api.request_context import get_request_id
 from app.core.errors import (
     BadRequestError,
     InternalError,
-    InvalidRequestError,
-    JobNotFoundError,
     MethodNotAllowedError,
     NotFoundError,
     ServiceError,
@@ -92,19 +89,8 @@ def _handle_http_exception(request: Request, error: Exception) -> Response:
     return create_problem_response(kind(headers=dict(error.headers or {})))
 
 
-def _handle_invalid_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    complaints = error.errors()
-    # An id that can't be an id was never given out: the same answer as for any unknown job.
-    if any(complaint["loc"] == ("path", "job_id") for complaint in complaints):
-        return create_problem_response(JobNotFoundError())
-    texts = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in complaints)
-    return create_problem_response(InvalidRequestError("; ".join(texts)))
-
-
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error with a problem document. What is unexpected: see ``request_context``."""
     app.add_exception_handler(ServiceError, _handle_service_error)
     app.add_exception_handler(RedisError, _handle_redis_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(RequestValidationError, _handle_invalid_request)

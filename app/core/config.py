@@ -36,9 +36,6 @@ class RedisSettings(BaseModel):
     timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
     )
-    max_connections: int = Field(
-        64, ge=2, le=10_000, description="Connections that one API process may open."
-    )
 
     @field_validator("url")
     @classmethod

@@ -14,9 +14,10 @@ EVENTS = PREFIX + "events"  # channel: one message a transition or progress step
 WORKERS = PREFIX + "workers"  # sorted set of worker names by when their heartbeat runs out, in ms
 SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 
-# The Celery queue of doorbells. With the Redis transport it is a list of this very name, so a
-# script can count the bells that nobody has answered.
+# The Celery queue of doorbells. With the Redis transport it is a list of this very name, so that
+# scripts can ring and can count the bells that nobody has answered.
 DOORBELLS = PREFIX + "doorbells"
+BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two are alike
 
 
 def job(job_id: str) -> str:

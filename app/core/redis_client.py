@@ -40,11 +40,12 @@ def create_client(settings: RedisSettings) -> "redis.Redis":
 
 
 def create_async_client(settings: RedisSettings) -> "redis.asyncio.Redis":
-    """Open a pool for one event loop. Callers beyond ``max_connections`` wait their turn."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
+    """Open a pool for one event loop.
+
+    It has no bound: those who use it share their round trips, so a handful of connections is made.
+    """
+    pool = redis.asyncio.ConnectionPool.from_url(
         settings.url,
-        max_connections=settings.max_connections,
-        timeout=settings.timeout_seconds,
         retry=AsyncRetry(NoBackoff(), retries=1),
         **_options(settings),
     )

@@ -17,11 +17,22 @@ import redis.asyncio
 from app.core import keys
 from app.core.config import QueueSettings, ResultSettings
 from app.core.errors import AttemptsExhaustedError
+from app.jobs.doorbell import BELL_ID, render_message
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.job import Answer, Claim, Job, Outcome, Stage
 
 _SCRIPTS = Path(__file__).parent / "scripts"
-_KEY_NAMES = ("JOB", "HOLDER", "QUEUE", "LEASES", "HISTORY", "EVENTS", "SWEEPER", "DOORBELLS")
+_KEY_NAMES = (
+    "JOB",
+    "HOLDER",
+    "QUEUE",
+    "LEASES",
+    "HISTORY",
+    "EVENTS",
+    "SWEEPER",
+    "DOORBELLS",
+    "BELLS_RUNG",
+)
 
 _EXHAUSTED = json.dumps(
     {"code": AttemptsExhaustedError.code, "detail": AttemptsExhaustedError.detail}
@@ -30,8 +41,10 @@ _EXHAUSTED = json.dumps(
 
 @cache
 def script_text(name: str) -> str:
-    """A script as Redis gets it: the keys' names, the prelude, the script."""
-    names = "".join(f"local {key} = '{getattr(keys, key)}'\n" for key in _KEY_NAMES)
+    """A script as Redis gets it: the keys' names, the doorbell, the prelude, the script."""
+    constants = {key: getattr(keys, key) for key in _KEY_NAMES}
+    constants |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
+    names = "".join(f"local {key} = [[{value}]]\n" for key, value in constants.items())
     prelude = (_SCRIPTS / "prelude.lua").read_text()
     return names + prelude + (_SCRIPTS / f"{name}.lua").read_text()
 
@@ -51,24 +64,18 @@ class RedisIntake:
         self._submit = GroupedCall(self._submit_group, _LARGEST_GROUP)
         self._find = GroupedCall(self._find_group, _LARGEST_GROUP)
 
-    async def submit(self, job_id: str, owner: str) -> int:
-        """Accept a job whose payload is stored. Returns how many doorbells to ring.
-
-        Idempotent by id: a repeated submit changes nothing.
-        """
-        return await self._submit((job_id, owner))
+    async def submit(self, job_id: str, owner: str) -> None:
+        """Accept a job whose payload is stored. Idempotent by id."""
+        await self._submit((job_id, owner))
 
     async def find(self, job_id: str) -> Job | None:
         """A job's record, or ``None`` if the id was never given out or has expired."""
         return await self._find(job_id)
 
-    async def _submit_group(self, jobs: list[tuple[str, str]]) -> list[int]:
+    async def _submit_group(self, jobs: list[tuple[str, str]]) -> list[None]:
         words = [word for job in jobs for word in job]
-        bells = await self._script(
-            args=[self._queue.batch_size, self._queue.history_length, *words]
-        )
-        # One caller rings for all of them.
-        return [int(bells), *[0] * (len(jobs) - 1)]
+        await self._script(args=[self._queue.batch_size, self._queue.history_length, *words])
+        return [None] * len(jobs)
 
     async def _find_group(self, job_ids: list[str]) -> list[Job | None]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -111,8 +118,8 @@ class RedisLedger:
     def _register(client: "redis.Redis", name: str) -> _Script:
         return cast(_Script, client.register_script(script_text(name)))
 
-    def claim(self, holder: str, answer: Answer) -> tuple[list[Claim], int]:
-        """Claim up to a batch of jobs for a worker process. Returns (claims, doorbells to ring).
+    def claim(self, holder: str, answer: Answer) -> list[Claim]:
+        """Claim up to a batch of jobs for a worker process that got a doorbell.
 
         What ``holder`` still holds is given again first, so a lost answer loses no job.
         """
@@ -127,8 +134,8 @@ class RedisLedger:
                 answer.engine,
             ]
         )
-        pairs = zip(reply[1::2], reply[2::2], strict=True)
-        return [Claim(job_id.decode(), int(attempt)) for job_id, attempt in pairs], int(reply[0])
+        pairs = zip(reply[::2], reply[1::2], strict=True)
+        return [Claim(job_id.decode(), int(attempt)) for job_id, attempt in pairs]
 
     def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:
         """Say that claimed jobs are ``progress`` percent done and in ``stage``."""
@@ -157,22 +164,21 @@ class RedisLedger:
         if names:
             self._renew(args=[self._lease_ms, *names])
 
-    def release(self, holder: str) -> tuple[int, list[str]]:
+    def release(self, holder: str) -> list[str]:
         """Take back what a dead worker process held.
 
-        Returns (doorbells to ring, ids of jobs that failed because their attempts are used up).
+        Returns the ids of jobs that failed because their attempts are used up.
         """
-        reply = self._release(args=[holder, *self._giving_up])
-        return int(reply[0]), [job_id.decode() for job_id in reply[1:]]
+        return [job_id.decode() for job_id in self._release(args=[holder, *self._giving_up])]
 
-    def sweep(self) -> tuple[int, int, list[str]]:
+    def sweep(self) -> tuple[int, list[str]]:
         """Recover expired leases and lost doorbells, unless another worker did just now.
 
-        Returns (doorbells to ring, leases that had run out, ids of jobs that failed).
+        Returns (leases that had run out, ids of jobs that failed).
         """
         # A lock that ends before the next round keeps one sweeper and never outlives a dead one.
         lock_ms = max(int(self._queue.sweep_seconds * 900), 1)
         reply = self._sweep(args=[lock_ms, *self._giving_up])
         if reply is None:
-            return 0, 0, []
-        return int(reply[0]), int(reply[1]), [job_id.decode() for job_id in reply[2:]]
+            return 0, []
+        return int(reply[0]), [job_id.decode() for job_id in reply[1:]]

@@ -4,8 +4,8 @@ The API writes a payload piece by piece through a :class:`PayloadWriter` and let
 the job is accepted; workers read and erase payloads a batch at a time.
 """
 
-import asyncio
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,11 @@ logger = logging.getLogger(__name__)
 # Uploads up to this size are written once, whole; larger ones leave memory in pieces of it.
 PIECE_BYTES = 1 << 20
 
-# Pieces that one hop to a thread writes: few enough that nobody waits long for the others'.
+# Pieces in one round trip to Redis: few enough that nobody waits long for the others'.
 _LARGEST_GROUP = 16
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_APPEND = os.O_WRONLY | os.O_APPEND
 
 # An upload to Redis whose API process died half-way disappears after this.
 _UNFINISHED_SECONDS = 600
@@ -78,18 +81,18 @@ class _PiecewiseWriter(ABC):
         self._chunks.append(chunk)
         self._gathered += len(chunk)
         if self._gathered >= PIECE_BYTES:
-            await self._flush()
+            await self._flush(last=False)
 
-    async def _flush(self) -> None:
+    async def _flush(self, last: bool) -> None:
         piece = b"".join(self._chunks)
         self._chunks.clear()
         self._gathered = 0
         self._started = True
-        await self._store(piece, self._stored)
+        await self._store(piece, self._stored, last)
         self._stored += len(piece)
 
     async def commit(self) -> None:
-        await self._flush()
+        await self._flush(last=True)
 
     async def abort(self) -> None:
         self._chunks.clear()
@@ -97,8 +100,8 @@ class _PiecewiseWriter(ABC):
             await self._erase()
 
     @abstractmethod
-    async def _store(self, piece: bytes, offset: int) -> None:
-        """Store one piece, ``offset`` bytes behind the start."""
+    async def _store(self, piece: bytes, offset: int, last: bool) -> None:
+        """Store one piece, ``offset`` bytes behind the start; after the last one all must last."""
 
     @abstractmethod
     async def _erase(self) -> None:
@@ -110,11 +113,10 @@ class FilePayloads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._append = GroupedCall(_append_all, _LARGEST_GROUP)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
-        return _FileWriter(self._folder / job_id, self._append)
+        return _FileWriter(self._folder / job_id)
 
     def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
         return [self._read(job_id) for job_id in job_ids]
@@ -130,40 +132,28 @@ class FilePayloads:
             (self._folder / job_id).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    path: Path
-    data: bytes
-    first: bool
-
-
-async def _append_all(pieces: list[_Piece]) -> list[None]:
-    """Write pieces in a thread: a disk may take its time, an event loop may not."""
-
-    def write() -> list[None]:
-        for piece in pieces:
-            with piece.path.open("wb" if piece.first else "ab") as file:
-                file.write(piece.data)
-        return [None] * len(pieces)
-
-    try:
-        return await asyncio.to_thread(write)
-    except OSError as error:
-        logger.error("payload not stored: %s", error)
-        raise ServiceUnavailableError() from error
-
-
 class _FileWriter(_PiecewiseWriter):
-    def __init__(self, path: Path, append: GroupedCall[_Piece, None]) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._append = append
 
-    async def _store(self, piece: bytes, offset: int) -> None:
-        await self._append(_Piece(self._path, piece, first=offset == 0))
+    async def _store(self, piece: bytes, offset: int, last: bool) -> None:
+        # On the event loop: into the page cache this takes less than the hop to a thread and back
+        # (docs/decisions/0003-uploads-on-the-event-loop.md).
+        try:
+            descriptor = os.open(self._path, _APPEND if offset else _CREATE, mode=0o600)
+            try:
+                unwritten = memoryview(piece)
+                while unwritten:
+                    unwritten = unwritten[os.write(descriptor, unwritten) :]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            logger.error("payload not stored: %s", error)
+            raise ServiceUnavailableError() from error
 
     async def _erase(self) -> None:
-        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        self._path.unlink(missing_ok=True)
 
 
 class RedisPayloadIntake:
@@ -171,31 +161,43 @@ class RedisPayloadIntake:
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._redis = client
+        self._store = GroupedCall(self._store_all, _LARGEST_GROUP)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
-        return _RedisWriter(self._redis, keys.payload(job_id))
+        return _RedisWriter(self._redis, keys.payload(job_id), self._store)
+
+    async def _store_all(self, pieces: list["_KeyPiece"]) -> list[None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for piece in pieces:
+            # Not APPEND: the client repeats a command whose answer was lost.
+            pipeline.setrange(piece.key, piece.offset, piece.data)
+            if piece.last:
+                pipeline.persist(piece.key)
+            else:
+                pipeline.expire(piece.key, _UNFINISHED_SECONDS)
+        await pipeline.execute()
+        return [None] * len(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyPiece:
+    key: str
+    data: bytes
+    offset: int
+    last: bool
 
 
 class _RedisWriter(_PiecewiseWriter):
-    def __init__(self, client: "redis.asyncio.Redis", key: str) -> None:
+    def __init__(
+        self, client: "redis.asyncio.Redis", key: str, store: GroupedCall[_KeyPiece, None]
+    ) -> None:
         super().__init__()
         self._redis = client
         self._key = key
+        self._store_piece = store
 
-    async def commit(self) -> None:
-        if self._started:
-            await super().commit()
-            await self._redis.persist(self._key)
-        else:
-            self._started = True
-            await self._redis.set(self._key, b"".join(self._chunks))
-
-    async def _store(self, piece: bytes, offset: int) -> None:
-        # Not APPEND: the client repeats a command whose answer was lost.
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.setrange(self._key, offset, piece)
-        pipeline.expire(self._key, _UNFINISHED_SECONDS)
-        await pipeline.execute()
+    async def _store(self, piece: bytes, offset: int, last: bool) -> None:
+        await self._store_piece(_KeyPiece(self._key, piece, offset, last))
 
     async def _erase(self) -> None:
         await self._redis.delete(self._key)

@@ -12,12 +12,15 @@ from redis.exceptions import RedisError
 from app.core import keys
 from app.core.errors import JobNotFoundError
 from app.core.redis_client import find_policy_warning
-from app.jobs.doorbell import Doorbell
+from app.jobs.grouped_calls import GroupedCall
 from app.jobs.job import Job
 from app.jobs.ledger import RedisIntake
 from app.jobs.payloads import PayloadIntake, PayloadWriter
 
 logger = logging.getLogger(__name__)
+
+# Of those who ask for the service's health at the same moment; they share one look.
+_LARGEST_GROUP = 1000
 
 
 class Heartbeat(BaseModel):
@@ -48,12 +51,11 @@ class JobService:
         client: "redis.asyncio.Redis",
         intake: RedisIntake,
         payloads: PayloadIntake,
-        doorbell: Doorbell,
     ) -> None:
         self._redis = client
         self._intake = intake
         self._payloads = payloads
-        self._doorbell = doorbell
+        self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
 
     def create_upload(self, job_id: UUID) -> PayloadWriter:
         """Begin the upload of a job that is not accepted yet."""
@@ -62,7 +64,7 @@ class JobService:
     async def submit(self, job_id: UUID, upload: PayloadWriter, owner: str) -> None:
         """Accept a job whose upload is complete. When this returns, the job is safe."""
         await upload.commit()
-        self._doorbell.ring(await self._intake.submit(str(job_id), owner))
+        await self._intake.submit(str(job_id), owner)
 
     async def get_job(self, job_id: UUID) -> Job:
         """A job's record. Raises :class:`JobNotFoundError`."""
@@ -75,9 +77,13 @@ class JobService:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._read_health()
+                return await self._look(None)
         except (RedisError, OSError, TimeoutError):
             return ServiceHealth(redis_connected=False, reasons=["Redis does not answer"])
+
+    async def _look_once(self, askers: list[None]) -> list[ServiceHealth]:
+        """One look for all who ask at the same time."""
+        return [await self._read_health()] * len(askers)
 
     async def _read_health(self) -> ServiceHealth:
         pipeline = self._redis.pipeline(transaction=False)

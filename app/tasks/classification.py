@@ -9,7 +9,7 @@ from app.core.config import LimitSettings
 from app.core.errors import JobFailedError, PayloadLostError
 from app.inference.engines.engine import Pixels
 from app.inference.images import decode
-from app.jobs.doorbell import TASK_NAME, Doorbell
+from app.jobs.doorbell import TASK_NAME
 from app.jobs.job import Answer, Claim, Outcome, Stage
 from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import PayloadStore
@@ -51,7 +51,6 @@ class BatchClassifier:
         holder: str,
         ledger: RedisLedger,
         payloads: PayloadStore,
-        doorbell: Doorbell,
         model: LoadedModel,
         limits: LimitSettings,
         clock: Clock = time.monotonic,
@@ -59,7 +58,6 @@ class BatchClassifier:
         self._holder = holder
         self._ledger = ledger
         self._payloads = payloads
-        self._doorbell = doorbell
         self._model = model
         self._limits = limits
         self._clock = clock
@@ -67,8 +65,7 @@ class BatchClassifier:
 
     def answer_doorbell(self) -> int:
         """Claim what waits, up to a batch, and bring each job to its end. Returns how many."""
-        claims, bells = self._ledger.claim(self._holder, self._answer)
-        self._doorbell.ring(bells)
+        claims = self._ledger.claim(self._holder, self._answer)
         if claims:
             started = self._clock()
             try:
@@ -80,9 +77,7 @@ class BatchClassifier:
         return len(claims)
 
     def _give_back(self) -> None:
-        bells, failed = self._ledger.release(self._holder)
-        self._payloads.delete_many(failed)
-        self._doorbell.ring(bells)
+        self._payloads.delete_many(self._ledger.release(self._holder))
 
     def _classify(self, claims: Sequence[Claim]) -> None:
         pace = _Pace(self._clock)

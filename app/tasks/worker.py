@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from celery import bootsteps
 from celery.signals import after_setup_logger, worker_process_init
@@ -21,7 +22,6 @@ from app.core import keys
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_client, find_policy_warning
-from app.jobs.doorbell import CeleryDoorbell
 from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import create_payload_store
 from app.jobs.service import Heartbeat
@@ -37,9 +37,17 @@ _WATCH_SECONDS = 0.5
 _MISSED_BEATS = 3
 
 
-def worker_name(hostname: str, main_pid: int) -> str:
-    """Unique among the workers of one Redis, also when two share a host and a node name."""
-    return f"{hostname}/{main_pid}"
+# How children learn the name of the worker that they belong to, forked or spawned.
+_NAME_VARIABLE = "CLASSIFIER_WORKER_NAME"
+
+
+def create_worker_name(hostname: str) -> str:
+    """Unique among the workers of one Redis, now and ever.
+
+    Host and process id alone are not: a container that starts again has both of its predecessor,
+    and would take the jobs over that killed it, under the same attempt number.
+    """
+    return f"{hostname}/{os.getpid()}/{uuid4().hex[:8]}"
 
 
 def holder_name(worker: str, child_pid: int) -> str:
@@ -55,16 +63,15 @@ def quieten_doorbells(**_: Any) -> None:
 
 
 @worker_process_init.connect
-def open_classifier(sender: str, **_: Any) -> None:
+def open_classifier(**_: Any) -> None:
     """In each child, before it takes work: connect, load the model, warm it up."""
     settings = get_settings()
     client = create_client(settings.redis)
     set_classifier(
         BatchClassifier(
-            holder_name(worker_name(sender, os.getppid()), os.getpid()),
+            holder_name(os.environ[_NAME_VARIABLE], os.getpid()),
             RedisLedger(client, settings.queue, settings.result),
             create_payload_store(settings, client),
-            CeleryDoorbell(celery_app),
             load_model(prepare_model(settings), settings),
             settings.limits,
         )
@@ -72,9 +79,10 @@ def open_classifier(sender: str, **_: Any) -> None:
 
 
 class ModelStep(bootsteps.Step):
-    """Settles model and engine before any child exists."""
+    """Settles name, model and engine before any child exists."""
 
     def create(self, worker: Any) -> None:
+        os.environ[_NAME_VARIABLE] = create_worker_name(worker.hostname)
         try:
             worker.prepared_model = prepare_model(get_settings())
         except ConfigurationError as error:
@@ -126,13 +134,12 @@ class LedgerKeeper:
 
     def __init__(self, worker: Any, model: PreparedModel, settings: Settings) -> None:
         self._worker = worker
-        self._name = worker_name(worker.hostname, os.getpid())
+        self._name = os.environ[_NAME_VARIABLE]
         self._model = model
         self._heartbeat_ms = int(settings.worker.heartbeat_seconds * _MISSED_BEATS * 1000)
         self._redis = create_client(settings.redis)
         self._ledger = RedisLedger(self._redis, settings.queue, settings.result)
         self._payloads = create_payload_store(settings, self._redis)
-        self._doorbell = CeleryDoorbell(celery_app)
         self._children: set[int] = set()
 
     def check_policy(self) -> None:
@@ -178,18 +185,15 @@ class LedgerKeeper:
         """Take back at once what children held that died."""
         alive = set(self._worker.pool.info["processes"])
         for pid in self._children - alive:
-            bells, failed = self._ledger.release(holder_name(self._name, pid))
-            self._payloads.delete_many(failed)
-            self._doorbell.ring(bells)
+            self._payloads.delete_many(self._ledger.release(holder_name(self._name, pid)))
             logger.info("child %d is gone, its jobs are back in the queue", pid)
             self._children.discard(pid)
         self._children |= alive
 
     def sweep(self) -> None:
         """Mend what nobody answered for, unless another worker just did."""
-        bells, late, failed = self._ledger.sweep()
+        late, failed = self._ledger.sweep()
         self._payloads.delete_many(failed)
-        self._doorbell.ring(bells)
         if late or failed:
             logger.warning("swept: %d leases had run out, %d jobs given up", late, len(failed))
 

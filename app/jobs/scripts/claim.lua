@@ -1,16 +1,16 @@
 -- Answer a doorbell: give a worker process up to `batch` jobs.
 -- ARGV: holder, batch size, lease ms, history length, model, version, engine
--- Returns {doorbells to ring, id, attempt, id, attempt, …}
+-- Returns {id, attempt, id, attempt, …}
 local holder, batch, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local length, model, version, engine = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
 
 -- Ids of ended jobs are dropped on the way; so many at most in one go, for Redis runs nothing else
--- meanwhile. If more follow, the doorbell rule below rings again.
+-- meanwhile. If more follow, the doorbell rule rings again.
 local MAX_DROPPED = 1000
 
 local now = now_ms()
-local reply, count, dropped = {0}, 0, 0
-local before = redis.call('LLEN', QUEUE)
+local reply, count, dropped = {}, 0, 0
+local doorbells = count_doorbells(batch)
 
 local function give(id, attempt)
   redis.call('ZADD', LEASES, now + lease, id)
@@ -53,6 +53,5 @@ while count < batch and dropped < MAX_DROPPED do
 end
 
 -- One doorbell is used up; those left must still cover the queue.
-local left = math.max(bells(before, batch) - 1, 0)
-reply[1] = math.max(bells(redis.call('LLEN', QUEUE), batch) - left, 0)
+ring_doorbells(math.max(doorbells - 1, 0), batch)
 return reply

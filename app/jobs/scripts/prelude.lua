@@ -1,4 +1,5 @@
--- Stands before every script; the names of the keys come from app/core/keys.py.
+-- Stands before every script; the names of the keys come from app/core/keys.py, the doorbell's
+-- message from app/jobs/doorbell.py.
 --
 -- A script is the only writer of a job's state, runs alone, and reads Redis's clock. Job records
 -- are addressed by ids found in the queue, so the scripts need one Redis, not a Redis Cluster.
@@ -8,9 +9,22 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Messages that must be outstanding for a queue of this length when each claims up to `batch`.
-local function bells(length, batch)
-  return math.ceil(length / batch)
+-- More doorbells than this in one go would hold Redis up; the sweeper rings the rest.
+local MAX_BELLS = 1000
+
+-- The doorbell rule: never fewer messages outstanding than ⌈queue / batch⌉, since each claims up to
+-- `batch` jobs. `left` are the messages that are there already.
+local function ring_doorbells(left, batch)
+  local due = math.ceil(redis.call('LLEN', QUEUE) / batch) - left
+  for _ = 1, math.min(due, MAX_BELLS) do
+    local number = redis.call('INCR', BELLS_RUNG)
+    redis.call('LPUSH', DOORBELLS, (string.gsub(BELL, BELL_ID, 'bell-' .. number)))
+  end
+end
+
+-- What the rule says is there, before this script changes the queue.
+local function count_doorbells(batch)
+  return math.ceil(redis.call('LLEN', QUEUE) / batch)
 end
 
 local function publish(id, state, progress, stage, now)
@@ -24,7 +38,7 @@ local function enter(id, state, progress, now, length, ...)
   redis.call('HSET', JOB .. id, 'state', state, 'progress', progress, 'stage', '',
     'updated', now, ...)
   if length > 0 then
-    redis.call('XADD', HISTORY, 'MAXLEN', '~', length, '*', 'job', id, 'state', state, 'at', now)
+    redis.call('XADD', HISTORY, 'MAXLEN', '~', length, '*', 'job', id, 'state', state)
   end
   publish(id, state, progress, '', now)
 end

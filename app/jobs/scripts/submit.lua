@@ -1,9 +1,7 @@
 -- Accept jobs: each once, however often it is sent.
 -- ARGV: batch size, history length, then id, owner, id, owner, …
--- Returns the doorbells to ring
 local batch, length = tonumber(ARGV[1]), tonumber(ARGV[2])
-local now = now_ms()
-local before = redis.call('LLEN', QUEUE)
+local now, doorbells = now_ms(), count_doorbells(batch)
 for i = 3, #ARGV, 2 do
   local id, owner = ARGV[i], ARGV[i + 1]
   if redis.call('EXISTS', JOB .. id) == 0 then
@@ -11,4 +9,4 @@ for i = 3, #ARGV, 2 do
     redis.call('RPUSH', QUEUE, id)
   end
 end
-return bells(redis.call('LLEN', QUEUE), batch) - bells(before, batch)
+ring_doorbells(doorbells, batch)
