@@ -1,0 +1,224 @@
+"""What the service costs beyond decoding and inference, in CPU time per job.
+
+``python -m benchmarks.overhead`` starts `classifier up` on this machine and sends it images from 16
+clients: each posts one, waits until it is done, fetches the result, and goes on. The CPU time of
+every process comes from the operating system; what two plain loops at once need for the same image
+is taken off. Prints a table in Markdown.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import redis.asyncio
+from PIL import Image
+from rich.progress import track
+
+from app.core import keys
+
+CLIENTS = 16
+WORKERS = 2
+WARM_UP_JOBS = 200
+JPEG_BYTES = 108 * 1024
+
+GROUPS = ("API", "Redis", "worker's main process", "worker's children", "supervisor")
+
+
+def make_image(folder: Path) -> Path:
+    """A 500 × 375 JPEG of about 108 KB: the sample, with grain until the size is right."""
+    sample = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
+    pixels = np.asarray(Image.open(sample).convert("RGB").resize((500, 375)), dtype=np.int16)
+    grain = np.random.default_rng(0).normal(size=pixels.shape)
+    data = b""
+    for strength in range(0, 60, 2):
+        noisy = np.clip(pixels + grain * strength, 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noisy).save(file, "JPEG", quality=92)
+        data = file.getvalue()
+        if len(data) >= JPEG_BYTES:
+            break
+    path = folder / "image.jpg"
+    path.write_bytes(data)
+    return path
+
+
+def start_service(folder: Path, port: int) -> subprocess.Popen[str]:
+    """`classifier up`, ready."""
+    command = [sys.executable, "-m", "app.cli", "up", "--port", str(port)]
+    command += ["--workers", str(WORKERS), "--data-dir", str(folder)]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert service.stdout is not None
+    for line in service.stdout:
+        if "ready after" in line:
+            return service
+    raise SystemExit("the service did not start")
+
+
+def group_processes(service: subprocess.Popen[str]) -> dict[str, list[psutil.Process]]:
+    """The service's processes by what they do."""
+    groups: dict[str, list[psutil.Process]] = {name: [] for name in GROUPS}
+    supervisor = psutil.Process(service.pid)
+    groups["supervisor"].append(supervisor)
+    for child in supervisor.children():
+        command = " ".join(child.cmdline())
+        if "redis" in command and "celery" not in command and "app.cli" not in command:
+            groups["Redis"].append(child)
+        elif command.endswith(" api"):
+            groups["API"].append(child)
+        else:
+            groups["worker's main process"].append(child)
+            groups["worker's children"] += child.children(recursive=True)
+    return groups
+
+
+def read_cpu_seconds(groups: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """User and system time so far, by group."""
+    return {
+        name: sum(sum(process.cpu_times()[:2]) for process in processes)
+        for name, processes in groups.items()
+    }
+
+
+class Completions:
+    """Tells when jobs have ended, from the ledger's live channel: how often clients would ask is
+    not what is measured here."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._ended: dict[str, asyncio.Event] = {}
+
+    def of(self, job_id: str) -> asyncio.Event:
+        """An event that is set once the job has ended, also when it has already."""
+        return self._ended.setdefault(job_id, asyncio.Event())
+
+    async def listen(self, subscribed: asyncio.Event) -> None:
+        """Read the channel until cancelled."""
+        async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(keys.EVENTS)
+            subscribed.set()
+            async for message in channel.listen():
+                event = json.loads(message["data"])
+                if event["status"] in ("completed", "failed"):
+                    self.of(event["job_id"]).set()
+
+
+class Client:
+    """One connection that costs next to nothing: the cores are the service's.
+
+    Requests are made beforehand and written at once; of answers it reads status and body.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request; gives the answer's status and body."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        return int(head[9:12]), await self._reader.readexactly(length)
+
+
+def make_upload(image: bytes) -> bytes:
+    """The whole request that posts an image."""
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="image.jpg"\r\n\r\n'
+    body += image + b"\r\n--b--\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+async def run_clients(port: int, redis_url: str, image: bytes, jobs: int) -> None:
+    """16 clients, each posting an image, waiting until it is done, and fetching the result."""
+    waiting, upload = iter(range(jobs)), make_upload(image)
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        completions, subscribed = Completions(connection), asyncio.Event()
+        listener = asyncio.create_task(completions.listen(subscribed))
+        await subscribed.wait()
+
+        async def work() -> None:
+            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            for _ in waiting:
+                status, answer = await client.ask(upload)
+                assert status == 202, answer
+                job_id = json.loads(answer)["job_id"]
+                await completions.of(job_id).wait()
+                fetch = f"GET /result/{job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                status, answer = await client.ask(fetch.encode())
+                assert status == 200, answer
+
+        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+        listener.cancel()
+
+
+def measure_bare_loop(image: Path, rounds: int) -> float:
+    """CPU milliseconds an image in as many plain loops at once as there are workers."""
+    command = [sys.executable, "-m", "benchmarks.bare_loop", str(image), str(rounds)]
+    loops = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
+    return statistics.mean(float(loop.communicate()[0]) for loop in loops)
+
+
+def measure_round(
+    port: int, redis_url: str, image: Path, groups: dict[str, list[psutil.Process]], jobs: int
+) -> dict[str, float]:
+    """One round: CPU milliseconds a job by group, and the bare loop's beside them."""
+    before, started = read_cpu_seconds(groups), time.perf_counter()
+    asyncio.run(run_clients(port, redis_url, image.read_bytes(), jobs))
+    seconds, after = time.perf_counter() - started, read_cpu_seconds(groups)
+    row = {name: (after[name] - before[name]) * 1000 / jobs for name in groups}
+    bare = measure_bare_loop(image, jobs // (2 * WORKERS))
+    row["**outside decoding and inference**"] = sum(row.values()) - bare
+    row["plain loop"] = bare
+    row["jobs/s"] = jobs / seconds
+    return row
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1000, help="jobs in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ.setdefault("MODEL_CACHE_DIR", str(folder / "cache"))
+        image = make_image(folder)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        service = start_service(folder / "data", port)
+        try:
+            # Its log goes on; nobody reads it, so let nothing wait for that.
+            drain = subprocess.Popen(["cat"], stdin=service.stdout, stdout=subprocess.DEVNULL)
+            groups = group_processes(service)
+            redis_url = f"unix://{folder}/data/redis.sock"
+            asyncio.run(run_clients(port, redis_url, image.read_bytes(), WARM_UP_JOBS))
+            rows = [
+                measure_round(port, redis_url, image, groups, options.jobs)
+                for _ in track(range(options.rounds), "measuring")
+            ]
+        finally:
+            service.terminate()
+            service.wait()
+        drain.wait()
+    print("| CPU, ms per job | median | least | most |\n|---|---|---|---|")
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        middle = statistics.median(values)
+        print(f"| {key} | {middle:.2f} | {min(values):.2f} | {max(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
