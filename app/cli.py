@@ -118,6 +118,9 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        # Nothing here asks where a request came from, nor tells what serves it.
+        proxy_headers=False,
+        server_header=False,
         timeout_graceful_shutdown=API_GRACE_SECONDS,
     )
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("app.access")
 
-HEADER = "X-Request-ID"
+# Looked up and written as ASGI has headers, in lower-case bytes: every request passes here.
+_RAW_HEADER = b"x-request-id"
 
 # A caller's own id is kept when it can't do harm in a log line.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -24,6 +24,14 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 def get_request_id() -> str:
     """The id of the request that is being answered, ``-`` outside of one."""
     return _request_id.get()
+
+
+def _find_given_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == _RAW_HEADER:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
 
 
 class RequestIdFilter(logging.Filter):
@@ -45,7 +53,7 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        given = _find_given_id(scope)
         # Unique, not secret, so the system's randomness is not asked.
         request_id = given if _ACCEPTABLE.fullmatch(given) else f"{random.getrandbits(128):032x}"
         token = _request_id.set(request_id)
@@ -56,7 +64,7 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                message["headers"].append((_RAW_HEADER, request_id.encode()))
             await send(message)
 
         try:
