@@ -67,12 +67,18 @@ def open_classifier(**_: Any) -> None:
     """In each child, before it takes work: connect, load the model, warm it up."""
     settings = get_settings()
     client = create_client(settings.redis)
+    try:
+        model = load_model(prepare_model(settings), settings)
+    except Exception:
+        # Celery would log it and let the child take work that it can't do.
+        logger.exception("the model can't be loaded")
+        raise SystemExit(1) from None
     set_classifier(
         BatchClassifier(
             holder_name(os.environ[_NAME_VARIABLE], os.getpid()),
             RedisLedger(client, settings.queue, settings.result),
             create_payload_store(settings, client),
-            load_model(prepare_model(settings), settings),
+            model,
             settings.limits,
         )
     )
@@ -102,22 +108,28 @@ class LedgerStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **_: Any) -> None:
         super().__init__(worker)
         self._keeper: LedgerKeeper | None = None
+        self._heartbeat: Any = None
 
     def start(self, worker: Any) -> None:
         settings = get_settings()
         keeper = self._keeper = LedgerKeeper(worker, worker.prepared_model, settings)
+        timer = worker.timer
+        self._heartbeat = timer.call_repeatedly(
+            settings.worker.heartbeat_seconds, _survive, (keeper.beat,)
+        )
         for seconds, action in (
-            (settings.worker.heartbeat_seconds, keeper.beat),
             (settings.queue.lease_seconds / 3, keeper.renew),
             (_WATCH_SECONDS, keeper.watch_children),
             (settings.queue.sweep_seconds, keeper.sweep),
         ):
-            worker.timer.call_repeatedly(seconds, _survive, (action,))
+            timer.call_repeatedly(seconds, _survive, (action,))
         _survive(keeper.check_policy)
         _survive(keeper.beat)
 
     def stop(self, worker: Any) -> None:
+        # The heartbeat ends first and the rest goes on: children may still be at work.
         if self._keeper is not None:
+            self._heartbeat.cancel()
             _survive(self._keeper.say_goodbye)
 
 
