@@ -140,3 +140,41 @@ def test_health_answers_while_redis_hangs(tmp_path: Path) -> None:
         wait_until(lambda: httpx.get(f"{service.url}/health").json()["status"] == "healthy")
     finally:
         service.stop()
+
+
+def test_no_accepted_job_is_left_when_redis_is_killed_under_load(tmp_path: Path) -> None:
+    """All worker processes are busy then, and the acknowledgement of each doorbell fails."""
+    service = RunningService(tmp_path)
+
+    async def run() -> list[str]:
+        accepted: list[str] = []
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+
+            async def post(count: int) -> None:
+                for _ in range(count):
+                    answer = await client.post("/classify", files={"file": CAT})
+                    assert answer.status_code in (202, 503), answer.text
+                    if answer.status_code == 202:
+                        accepted.append(answer.json()["job_id"])
+
+            posting = [asyncio.create_task(post(25)) for _ in range(16)]
+            while len(accepted) < 150:
+                await asyncio.sleep(0.01)
+            (redis,) = find_processes(service, "redis")
+            redis.kill()
+            await asyncio.gather(*posting)
+
+            async def end(job_id: str) -> str:
+                async with asyncio.timeout(90):
+                    while True:
+                        answer = await client.get(f"/status/{job_id}")
+                        if answer.status_code == 200 and answer.json()["status"] in TERMINAL:
+                            return str(answer.json()["status"])
+                        await asyncio.sleep(0.2)
+
+            return await asyncio.gather(*(end(job_id) for job_id in accepted))
+
+    try:
+        assert set(asyncio.run(run())) == {"completed"}
+    finally:
+        service.stop()

@@ -26,6 +26,7 @@ from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import create_payload_store
 from app.jobs.service import Heartbeat
 from app.models.ml_models import PreparedModel, load_model, prepare_model
+from app.tasks.broker import install_broker_repair
 from app.tasks.classification import BatchClassifier, set_classifier
 
 logger = logging.getLogger(__name__)
@@ -210,4 +211,5 @@ class LedgerKeeper:
             logger.warning("swept: %d leases had run out, %d jobs given up", late, len(failed))
 
 
+install_broker_repair()
 celery_app.steps["worker"].update((ModelStep, LedgerStep))
