@@ -12,6 +12,7 @@ from app.core.config import Settings, get_settings
 from app.core.redis_client import broker_url
 
 # A batch that takes longer than this is stuck, not slow: its process is ended and the jobs go back.
+# No soft limit: an exception in the middle of a decoder would look like a damaged image.
 TIME_LIMIT_SECONDS = 300
 
 
@@ -27,6 +28,10 @@ def create_celery_app(settings: Settings) -> Celery:
             "socket_connect_timeout": timeout,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            # Kombu's own names are shared by every Celery application on the same Redis.
+            "unacked_key": keys.UNACKED,
+            "unacked_index_key": keys.UNACKED + "-index",
+            "unacked_mutex_key": keys.UNACKED + "-mutex",
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -43,7 +48,6 @@ def create_celery_app(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_time_limit=TIME_LIMIT_SECONDS,
-        task_soft_time_limit=TIME_LIMIT_SECONDS - 10,
         worker_prefetch_multiplier=1,
         worker_concurrency=settings.worker.processes,
         # The default of 4 s kills a process that loads a large model.

@@ -6,8 +6,10 @@ import os
 import sys
 import warnings
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import typer
 
@@ -71,6 +73,17 @@ def _root(
     pass
 
 
+def _require_worker() -> None:
+    """Stop unless what the extra ``worker`` installs is there."""
+    missing = [name for name in ("celery", "numpy", "PIL") if find_spec(name) is None]
+    if missing:
+        _stop(
+            f"{missing[0]} is missing: install the worker too, "
+            "pip install '.[worker]' in the project's folder",
+            2,
+        )
+
+
 # --- Running the service -------------------------------------------------------------------------
 
 
@@ -90,6 +103,7 @@ def up(
     Uses the Redis of REDIS_URL instead where that is set. Ctrl-C stops everything and loses
     nothing: jobs that wait go on at the next start.
     """
+    _require_worker()
     from app.embedded.supervisor import run_embedded
 
     _set(LISTEN_HOST=host, LISTEN_PORT=port, WORKER_PROCESSES=workers, DATA_DIR=data_dir)
@@ -108,8 +122,14 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
     """
     import uvicorn
 
+    from app.embedded.preconditions import check_port
+
     _set(LISTEN_HOST=host, LISTEN_PORT=port)
     settings = get_settings()
+    try:
+        check_port(settings.listen.host, settings.listen.port)
+    except ConfigurationError as error:
+        _stop(error, 2)
     uvicorn.run(
         "app.main:app",
         host=settings.listen.host,
@@ -131,6 +151,7 @@ def worker(processes: ProcessesOption = None) -> None:
 
     Example: `REDIS_URL=redis://redis.internal classifier worker --processes 4`
     """
+    _require_worker()
     from celery.bin.celery import celery
     from celery.exceptions import SecurityWarning
 
@@ -206,7 +227,7 @@ def classify(
 
 @cli.command()
 def status(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job_id of a submitted image.")],
+    job_id: Annotated[UUID, typer.Argument(metavar="ID", help="The job_id of a submitted image.")],
     url: UrlOption = DEFAULT_URL,
     as_json: JsonOption = False,
 ) -> None:
@@ -222,7 +243,7 @@ def status(
     from app.tables import create_document_table, create_prediction_table
 
     try:
-        document, result = asyncio.run(_ask_job(url, job_id))
+        document, result = asyncio.run(_ask_job(url, str(job_id)))
     except ProblemError as error:
         _stop(error, 1)
     except ServiceUnreachableError as error:
@@ -233,7 +254,7 @@ def status(
     console = Console()
     console.print(create_document_table(document))
     if result:
-        console.print(create_prediction_table([(job_id, result["predictions"])]))
+        console.print(create_prediction_table([(str(job_id), result["predictions"])]))
 
 
 async def _ask_job(url: str, job_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -257,11 +278,9 @@ def models() -> None:
     """
     from rich.console import Console
 
+    _require_worker()
     settings = get_settings()
-    try:
-        from app.models.ml_models import prepare_model
-    except ModuleNotFoundError as error:
-        _stop(f"{error.name} is missing: pip install '{DISTRIBUTION}[worker]'", 2)
+    from app.models.ml_models import prepare_model
     from app.tables import create_document_table, create_engine_table
 
     try:

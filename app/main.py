@@ -52,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("image-classifier-service"),
         description=documentation.DESCRIPTION,
         openapi_tags=documentation.TAGS,
+        redirect_slashes=False,
         # Given as they are instead of included, which costs every request a second match.
         routes=[*endpoints.router.routes, *health.router.routes, *problems.router.routes],
         lifespan=lifespan,

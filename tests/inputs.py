@@ -170,6 +170,7 @@ def _refused() -> Iterator[Upload]:
     yield Upload("PDF", b"%PDF-1.7\n" + bytes(100), unsupported)
     yield Upload("zip file", b"PK\x03\x04" + bytes(100), unsupported)
     yield Upload("zeros", bytes(1000), unsupported)
+    yield Upload("five letters", b"hello", unsupported)
     yield Upload("JPEG signature alone", b"\xff\xd8\xff", malformed)
     yield Upload("JPEG that ends before it has a size", CAT_JPEG[:100], malformed)
     yield Upload("PNG signature alone", b"\x89PNG\r\n\x1a\n", malformed)
@@ -190,6 +191,7 @@ def _failing() -> Iterator[Upload]:
     png = encode(cat(), "PNG")
     for tenth in (2, 5, 9):
         yield Upload(f"PNG cut off after {tenth}0 %", png[: len(png) * tenth // 10], truncated)
+    yield Upload("JPEG that repeats a scan 200 times", _scan_bomb(), damaged)
     yield Upload("PNG with a wrong checksum", _flip(png, len(png) // 2), damaged)
     yield Upload("PNG header, then noise", png[:40] + bytes(range(256)) * 40, truncated)
     yield Upload("PNG, text chunk that unpacks to 1 GB", _text_bomb(), damaged)
@@ -197,6 +199,12 @@ def _failing() -> Iterator[Upload]:
 
 def _flip(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+
+
+def _scan_bomb() -> bytes:
+    jpeg = encode(cat(), "JPEG", progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:-2] + jpeg[last:-2] * 200 + jpeg[-2:]
 
 
 def _text_bomb() -> bytes:

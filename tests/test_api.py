@@ -1,6 +1,7 @@
 """The HTTP contract, as clients see it, over a real Redis. No worker runs here."""
 
 import json
+import logging
 import re
 import socket
 import struct
@@ -22,6 +23,7 @@ from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import payload_folder
 from app.main import create_app
 from tests.api_server import run_api
+from tests.service import wait_until
 
 SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -145,6 +147,11 @@ def test_a_form_that_ends_too_early_is_refused(client: Client) -> None:
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert_problem(response, 400, "malformed-upload")
+
+
+def test_a_boundary_that_is_too_long_is_refused(client: Client) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary={'b' * 300}"}
+    assert_problem(client.post("/classify", content=b"x", headers=headers), 400, "malformed-upload")
 
 
 class TestFileSizeLimit:
@@ -313,6 +320,13 @@ def test_a_callers_request_id_is_kept_when_it_is_harmless(client: Client) -> Non
     assert kept.headers["x-request-id"] == "order-4711"
     replaced = client.get("/health/live", headers={"X-Request-ID": "a b;c"})
     assert re.fullmatch(r"[0-9a-f]{32}", replaced.headers["x-request-id"])
+
+
+def test_a_path_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture, client: Client) -> None:
+    logging.getLogger("app").addHandler(caplog.handler)
+    client.get("/status/x%0AERROR%20forged%1b[31m")
+    wait_until(lambda: "GET /status/x\\nERROR forged\\x1b[31m 404" in caplog.text)
+    logging.getLogger("app").removeHandler(caplog.handler)
 
 
 def test_an_unexpected_error_tells_nothing(settings: Settings) -> None:

@@ -176,7 +176,8 @@ def test_models_says_what_is_missing_where_no_worker_is_installed() -> None:
     )
     assert answer.returncode == 2
     assert answer.stderr.strip() == (
-        "classifier: numpy is missing: pip install 'image-classifier-service[worker]'"
+        "classifier: numpy is missing: install the worker too, "
+        "pip install '.[worker]' in the project's folder"
     )
 
 

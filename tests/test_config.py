@@ -88,6 +88,7 @@ def test_an_empty_value_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", "localhost"),
         ("ENGINE", "steam"),
         ("LISTEN_PORT", "70000"),
+        ("REDIS_URL", "redis://localhost:abc"),
     ],
 )
 def test_a_bad_value_is_told_in_one_line_that_names_the_variable(name: str, value: str) -> None:
@@ -105,6 +106,13 @@ def test_a_variable_called_like_a_group_is_somebody_elses(
     before = load_settings()
     monkeypatch.setenv(name, "x")
     assert load_settings() == before
+
+
+def test_a_complaint_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "http://me:s3cret@host/0")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value) and "REDIS_URL" in str(caught.value)
 
 
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,8 +298,9 @@ def test_the_first_end_stands(under_test: LedgerUnderTest) -> None:
     job_id = under_test.submit()
     claims = under_test.ledger.claim("w", ANSWER)
     under_test.ledger.finish([completed(claims[0])])
-    assert under_test.ledger.finish([Outcome.failed(claims[0], "x", "y")]) == set()
+    assert under_test.ledger.finish([Outcome.failed(claims[0], "x", "y")]) == {job_id}
     assert under_test.get(job_id).state is JobState.COMPLETED
+    assert under_test.history(job_id) == ["pending", "processing", "completed"]
 
 
 def test_a_worker_thought_dead_cannot_finish_what_its_successor_holds(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -368,3 +369,14 @@ def test_the_default_path_means_the_built_in_model_until_there_is_a_file(
     (tmp_path / "models").mkdir()
     describe(tmp_path / "models" / "classifier.pth").write_bytes(b"x")
     assert find_source(Settings(model=ModelSettings())).manifest.name == "small"
+
+
+def test_onnx_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    model = model_files.save_onnx(tmp_path)
+    describe(model)
+    graph = onnx.load(model)
+    onnx.save_model(
+        graph, model, save_as_external_data=True, location="weights.data", size_threshold=0
+    )
+    with pytest.raises(ConfigurationError, match="external_data=False"):
+        prepare_model(settings_for(model, tmp_path))

@@ -175,6 +175,19 @@ def test_an_image_that_upsets_the_engine_takes_nobody_with_it(
     assert workplace.get(dark).error["code"] == "classification-failed"
 
 
+def test_numbers_that_are_no_probabilities_fail_the_job(
+    settings: Settings, model: LoadedModel
+) -> None:
+    class BrokenEngine(MoodyEngine):
+        def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.full((len(batch), 1000), np.nan, dtype=np.float32)
+
+    workplace = Workplace(settings, LoadedModel(model.manifest, BrokenEngine(model)))
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).error["code"] == "classification-failed"
+
+
 class InterruptedModel(LoadedModel):
     """A model whose process is told to stop in the middle."""
 

@@ -84,9 +84,10 @@ def _report(job: Job) -> JobResult:
     return JobResult(
         job_id=UUID(job.id),
         predictions=[Prediction.model_validate(item) for item in job.predictions],
-        processing_time=(job.finished_ms - job.claimed_ms) / 1000,
+        # Redis's clock may be set back; a time is never less than nothing.
+        processing_time=max(job.finished_ms - job.claimed_ms, 0) / 1000,
         created_at=to_datetime(job.created_ms),
-        queue_time=(job.claimed_ms - job.created_ms) / 1000,
+        queue_time=max(job.claimed_ms - job.created_ms, 0) / 1000,
         completed_at=to_datetime(job.finished_ms),
         model=ModelUsed(name=job.model, version=job.model_version, engine=job.engine),
     )

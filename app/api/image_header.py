@@ -37,7 +37,7 @@ def _parse() -> _Parser:
     start = yield 3
     if start == _JPEG_START:
         return (yield from _parse_jpeg())
-    if start + (yield 5) == _PNG_SIGNATURE:
+    if start == _PNG_SIGNATURE[:3] and start + (yield 5) == _PNG_SIGNATURE:
         return (yield from _parse_png())
     raise UnsupportedImageError()
 

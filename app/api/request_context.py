@@ -18,6 +18,8 @@ _RAW_HEADER = b"x-request-id"
 # A caller's own id is kept when it can't do harm in a log line.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+_LONGEST_LOGGED_PATH = 200
+
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
@@ -79,7 +81,7 @@ class RequestContextMiddleware:
             # A line for every upload, poll and probe would bury what matters and cost a fifth of
             # an upload's CPU time.
             level = logging.DEBUG if status < 400 else logging.INFO
-            logger.log(
-                level, "%s %s %d %.1f ms", scope["method"], scope["path"], status, milliseconds
-            )
+            # A path may hold anything once decoded, line breaks and terminal codes included.
+            path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
+            logger.log(level, "%s %s %d %.1f ms", scope["method"], path, status, milliseconds)
             _request_id.reset(token)

@@ -84,7 +84,10 @@ def _open_form(request: Request) -> _ImageForm:
     boundary = options.get(b"boundary")
     if not boundary:
         raise MalformedUploadError("The Content-Type header has no multipart boundary.")
-    return _ImageForm(boundary)
+    try:
+        return _ImageForm(boundary)
+    except FormParserError:
+        raise MalformedUploadError("The multipart boundary is too long.") from None
 
 
 def _check_length(request: Request, largest_body: int, limits: LimitSettings) -> None:

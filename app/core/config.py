@@ -6,6 +6,7 @@ which wins over the default.
 """
 
 import os
+import re
 import sys
 from enum import StrEnum
 from functools import lru_cache
@@ -20,9 +21,20 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from redis.connection import parse_url
+
 from app.core.errors import ConfigurationError
 
 DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
+
+
+# redis-py takes a password before the host and among the query's parameters.
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&]password=)[^&]*")
+
+
+def redact(text: str) -> str:
+    """The text with the password of any URL in it replaced by ``***``."""
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 class RedisSettings(BaseModel):
@@ -42,6 +54,7 @@ class RedisSettings(BaseModel):
     def _known_scheme(cls, url: str) -> str:
         if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        parse_url(url)  # type: ignore[no-untyped-call]
         return url
 
 
@@ -261,7 +274,7 @@ def load_settings() -> Settings:
             path = tuple(str(part) for part in item["loc"])
             name = "_".join(path).upper()
             message = item["msg"].removeprefix("Value error, ")
-            complaints.append(f"{name}={item['input']!r}: {message}")
+            complaints.append(f"{name}={redact(repr(item['input']))}: {message}")
         raise ConfigurationError("; ".join(complaints)) from None
 
 

@@ -4,7 +4,6 @@
 """
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.core.config import Settings, variable_name
+from app.core.config import Settings, redact, variable_name
 
 REFERENCE_PATH = Path("docs/configuration.md")
 EXAMPLE_PATH = Path(".env.example")
@@ -23,9 +22,6 @@ COMPUTED_DEFAULT = "number of cores"  # the one default that differs from machin
 NO_DEFAULT = "none"
 
 _WORDS = {COMPUTED_DEFAULT, NO_DEFAULT}  # these describe a default, they are no values
-
-# redis-py takes a password before the host and among the query's parameters.
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&]password=)[^&]*")
 
 
 class Origin(StrEnum):
@@ -72,11 +68,6 @@ def list_values(settings: Settings) -> list[Value]:
         text = "" if value is None else redact(str(value))
         values.append(Value(variable, text, find_origin(variable.name)))
     return values
-
-
-def redact(text: str) -> str:
-    """The text with the password of any URL in it replaced by ``***``."""
-    return _PASSWORD.sub(r"\1\2***", text)
 
 
 def find_origin(name: str) -> Origin:

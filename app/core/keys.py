@@ -17,6 +17,7 @@ SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 # The Celery queue of doorbells. With the Redis transport it is a list of this very name, so that
 # scripts can ring and can count the bells that nobody has answered.
 DOORBELLS = PREFIX + "doorbells"
+UNACKED = PREFIX + "unacked"  # kombu's: bells that a worker has taken and not yet answered
 BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two are alike
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from app.core.config import Settings
-from app.core.config_reference import redact
+from app.core.config import Settings, redact
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_client
 
@@ -52,7 +51,7 @@ def locked_folder(folder: Path) -> Iterator[int]:
     Raises :class:`ConfigurationError` when another holds it or it can't be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "up.lock").open("ab")
     except OSError as error:
         raise ConfigurationError(f"can't write to the data folder {folder}: {error}") from None

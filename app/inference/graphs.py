@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from app.core.errors import ConfigurationError
 from app.inference.checkpoints import Checkpoint
@@ -47,8 +48,15 @@ def export_graph(checkpoint: Checkpoint, manifest: ModelManifest) -> onnx.ModelP
 def load_graph(path: Path) -> onnx.ModelProto:
     """Read a user's ``.onnx`` file. Raises :class:`ConfigurationError` when it is broken."""
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+            raise ConfigurationError(
+                f"{path} keeps its weights in another file, which its digest would not cover: "
+                "export it with external_data=False"
+            )
         onnx.checker.check_model(model)
+    except ConfigurationError:
+        raise
     # protobuf's and the checker's exceptions have no common base but this.
     except Exception:
         raise ConfigurationError(

@@ -31,6 +31,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# A progressive JPEG refines its pixels scan by scan, and a scan can be repeated in a few bytes: 200
+# KB can hold a decoder for seven seconds. Encoders write about ten.
+_START_OF_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+
 # First bytes of the two formats, and the bytes without which a file of that format is incomplete.
 _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 
@@ -50,6 +55,8 @@ def decode(data: bytes, manifest: ModelManifest, limits: LimitSettings) -> NDArr
     Transparency becomes white; of several frames the first counts. Raises
     :class:`OversizedImageError`, :class:`TruncatedImageError` or :class:`UndecodableImageError`.
     """
+    if data.startswith(b"\xff\xd8\xff") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise UndecodableImageError("The image has more scans than any camera or program writes.")
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             _check_size(image.size, limits)

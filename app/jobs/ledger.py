@@ -144,7 +144,10 @@ class RedisLedger:
             self._progress(args=[progress, stage, *pairs])
 
     def finish(self, outcomes: Iterable[Outcome]) -> set[str]:
-        """End claimed jobs. Returns the ids that were ended: those whose claim was current."""
+        """End claimed jobs. Returns the ids that have ended under these claims.
+
+        Not among them are jobs that somebody else has claimed since.
+        """
         words = [
             word
             for outcome in outcomes

@@ -79,7 +79,9 @@ class JobService:
             async with asyncio.timeout(timeout_seconds):
                 return await self._look(None)
         except (RedisError, OSError, TimeoutError):
-            return ServiceHealth(redis_connected=False, reasons=["Redis does not answer"])
+            return ServiceHealth(
+                redis_connected=False, reasons=[f"Redis did not answer in {timeout_seconds:g} s"]
+            )
 
     async def _look_once(self, askers: list[None]) -> list[ServiceHealth]:
         """One look for all who ask at the same time."""

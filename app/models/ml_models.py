@@ -72,7 +72,10 @@ class LoadedModel:
             return []
         labels = self.manifest.labels
         answers = []
-        for probabilities in self.engine.predict(np.stack(images)):
+        predictions = self.engine.predict(np.stack(images))
+        if not np.isfinite(predictions).all():
+            raise ValueError("the model gave numbers that are no probabilities")
+        for probabilities in predictions:
             best = np.argsort(-probabilities, kind="stable")[:_TOP]
             answers.append(
                 [

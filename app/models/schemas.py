@@ -33,7 +33,7 @@ class Message(BaseModel):
 
 
 class JobAccepted(Message):
-    """The answer to an upload: the job is on disk and will reach exactly one terminal state."""
+    """The answer to an upload: the job is recorded and will reach exactly one terminal state."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"job_id": EXAMPLE_ID, "status": "pending"}]}

@@ -11,7 +11,7 @@ from kombu.transport import redis as redis_transport
 from kombu.transport.virtual import QoS
 
 
-class ForgivingQoS(redis_transport.QoS):  # type: ignore[misc]
+class ForgivingQoS(redis_transport.QoS):
     """Forgets a delivery whether or not Redis could be told."""
 
     def ack(self, delivery_tag: str) -> None:
@@ -23,5 +23,5 @@ class ForgivingQoS(redis_transport.QoS):  # type: ignore[misc]
 
 
 def install_broker_repair() -> None:
-    """Make kombu's Redis channels use it: ``QoS`` is the attribute that they take the class from."""
+    """Make kombu's Redis channels use it: they take the class from their attribute ``QoS``."""
     redis_transport.Channel.QoS = ForgivingQoS

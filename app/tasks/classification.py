@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from redis.exceptions import RedisError
+
 from app.celery_app import celery_app
 from app.core.config import LimitSettings
 from app.core.errors import JobFailedError, PayloadLostError
@@ -73,7 +75,7 @@ class BatchClassifier:
             except BaseException:
                 self._give_back()
                 raise
-            logger.info("%d jobs in %.0f ms", len(claims), (self._clock() - started) * 1000)
+            logger.info("classified %d in %.0f ms", len(claims), (self._clock() - started) * 1000)
         return len(claims)
 
     def _give_back(self) -> None:
@@ -155,4 +157,8 @@ def set_classifier(classifier: BatchClassifier) -> None:
 def classify_batch() -> None:
     """The doorbell's task."""
     assert _classifier is not None, "the worker's bootstrap in app.tasks.worker has not run"
-    _classifier.answer_doorbell()
+    try:
+        _classifier.answer_doorbell()
+    except RedisError as error:
+        # The leases of what was claimed run out, or the next claim gives it again.
+        logger.warning("Redis: %s", error)

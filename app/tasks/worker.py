@@ -42,6 +42,10 @@ _MISSED_BEATS = 3
 _NAME_VARIABLE = "CLASSIFIER_WORKER_NAME"
 
 
+# What the main process settled; forked children inherit it, spawned ones find it in the cache.
+_prepared: PreparedModel | None = None
+
+
 def create_worker_name(hostname: str) -> str:
     """Unique among the workers of one Redis, now and ever.
 
@@ -69,7 +73,7 @@ def open_classifier(**_: Any) -> None:
     settings = get_settings()
     client = create_client(settings.redis)
     try:
-        model = load_model(prepare_model(settings), settings)
+        model = load_model(_prepared or prepare_model(settings), settings)
     except Exception:
         # Celery would log it and let the child take work that it can't do.
         logger.exception("the model can't be loaded")
@@ -89,9 +93,10 @@ class ModelStep(bootsteps.Step):
     """Settles name, model and engine before any child exists."""
 
     def create(self, worker: Any) -> None:
+        global _prepared
         os.environ[_NAME_VARIABLE] = create_worker_name(worker.hostname)
         try:
-            worker.prepared_model = prepare_model(get_settings())
+            worker.prepared_model = _prepared = prepare_model(get_settings())
         except ConfigurationError as error:
             print(f"classifier: {error}", file=sys.stderr)
             raise SystemExit(2) from None
