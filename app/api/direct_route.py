@@ -16,9 +16,8 @@ from app.jobs.service import JobService
 class DirectRoute(APIRoute):
     """A route whose endpoint takes the request and gives the response, as in Starlette.
 
-    FastAPI's machinery for arguments and answers takes a third of what an upload costs this process
-    (docs/performance.md), and there is nothing here that it could do: a body is streamed, answers
-    are made of schemas already.
+    FastAPI's machinery for arguments and answers costs every request (docs/performance.md), and
+    there is nothing here that it could do: a body is streamed, answers are made of schemas already.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
