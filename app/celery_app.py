@@ -30,8 +30,8 @@ def create_celery_app(settings: Settings) -> Celery:
             "health_check_interval": 10,
             # Kombu's own names are shared by every Celery application on the same Redis.
             "unacked_key": keys.UNACKED,
-            "unacked_index_key": keys.UNACKED + "-index",
-            "unacked_mutex_key": keys.UNACKED + "-mutex",
+            "unacked_index_key": keys.UNACKED_INDEX,
+            "unacked_mutex_key": keys.UNACKED_MUTEX,
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -4,7 +4,6 @@
 """
 
 import io
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.image_files import ORIENTATIONS, encode, encode_turned, make_png, png_chunk
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "inputs.md"
@@ -42,49 +43,11 @@ def cat(mode: str = "RGB") -> Image.Image:
     return image.convert(mode)
 
 
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """An image file of ``kind`` (JPEG, PNG, GIF, …)."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG file, with its checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def make_png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    """A PNG whose header says what it likes."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows, 9))
-    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
-
-
 def make_colour_png_16() -> bytes:
     """The cat with 16 bits a channel."""
     pixels = np.asarray(cat()).astype(">u2") * 257
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     return make_png(pixels.shape[1], pixels.shape[0], rows, depth=16, colour=2)
-
-
-def rotated(orientation: int) -> bytes:
-    """The cat stored turned, with the EXIF tag that says how to turn it back."""
-    turns = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    turn = turns[orientation]
-    image = cat() if turn is None else cat().transpose(turn)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return encode(image, "JPEG", exif=exif, quality=95)
 
 
 def _good_images() -> Iterator[Upload]:
@@ -121,8 +84,9 @@ def _good_images() -> Iterator[Upload]:
         "PNG, animated (first frame)",
         encode(cat(), "PNG", save_all=True, append_images=[Image.new("RGB", cat().size)]),
     )
-    for orientation in range(1, 9):
-        yield good(f"JPEG, EXIF orientation {orientation}", rotated(orientation))
+    for orientation in ORIENTATIONS:
+        turned = encode_turned(cat(), "JPEG", orientation, quality=95)
+        yield good(f"JPEG, EXIF orientation {orientation}", turned)
 
 
 def _interlaced() -> bytes:
@@ -139,9 +103,8 @@ def _interlaced() -> bytes:
         (0, 1, 1, 2),
     ):
         rows += b"".join(b"\0" + row.tobytes() for row in pixels[y::step_y, x::step_x])
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
-    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+    height, width, _ = pixels.shape
+    return make_png(width, height, rows, colour=2, interlaced=True)
 
 
 def _odd_images() -> Iterator[Upload]:

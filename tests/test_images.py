@@ -1,9 +1,6 @@
 """Decoding: whatever is sent becomes a square of upright colours, or one of three errors."""
 
-import io
 import random
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from app.core.config import LimitSettings
 from app.core.errors import OversizedImageError, TruncatedImageError, UndecodableImageError
 from app.inference.images import decode
 from app.models.manifest import ModelManifest
+from tests.image_files import ORIENTATIONS, encode, encode_turned, make_png
 from tests.photographs import FOLDER, needs_photographs, read_reference
 from tests.preprocessing import preprocess
 
@@ -51,12 +49,6 @@ def quarters(side: int = 96) -> Image.Image:
     return image
 
 
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def decoded(data: bytes) -> NDArray[np.uint8]:
     pixels = decode(data, manifest(), LIMITS)
     assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
@@ -75,19 +67,6 @@ def assert_colours(data: bytes, expected: Any = CORNERS) -> None:
 def gray(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     level = round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
     return (level, level, level)
-
-
-def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
-    """A PNG that Pillow can't write, from its raw rows (each begins with a filter byte)."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 # --- Colour --------------------------------------------------------------------------------------
@@ -128,7 +107,7 @@ def test_sixteen_bits_of_gray_are_scaled_not_clipped() -> None:
 def test_sixteen_bits_of_colour_are_scaled_not_clipped(colour_type: int, channels: int) -> None:
     pixels = np.asarray(quarters().convert("RGBA"))[:, :, :channels].astype(">u2") * 257
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    assert_colours(png(96, 96, 16, colour_type, rows))
+    assert_colours(make_png(96, 96, rows, 16, colour_type))
 
 
 def test_transparent_becomes_white() -> None:
@@ -147,27 +126,11 @@ def test_the_transparent_colour_becomes_white(mode: str) -> None:
 
 # --- Orientation and frames ----------------------------------------------------------------------
 
-# How a camera that was held so stores what is upright: the inverse of what viewers do.
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_every_orientation_is_turned_upright(orientation: int, kind: str) -> None:
-    turn = STORED[orientation]
-    image = quarters() if turn is None else quarters().transpose(turn)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert_colours(encode(image, kind, exif=exif))
+    assert_colours(encode_turned(quarters(), kind, orientation))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -203,7 +166,7 @@ def test_a_large_jpeg_looks_as_if_decoded_in_full() -> None:
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     # 2 GB once unpacked; there are hardly any pixels in the file.
     with pytest.raises(OversizedImageError, match="16000 × 16000"):
-        decode(png(16000, 16000, 16, 6, b""), manifest(), LIMITS)
+        decode(make_png(16000, 16000, b"", 16, 6), manifest(), LIMITS)
 
 
 def test_a_side_beyond_the_limit_is_refused() -> None:
@@ -214,7 +177,7 @@ def test_a_side_beyond_the_limit_is_refused() -> None:
 def test_limits_may_be_wider_than_pillows_own() -> None:
     limits = LimitSettings(image_pixels=300_000_000)
     with pytest.raises(TruncatedImageError):
-        decode(png(15000, 15000, 1, 0, b"\0"), manifest(), limits)
+        decode(make_png(15000, 15000, b"\0", 1, 0), manifest(), limits)
 
 
 # --- Damage --------------------------------------------------------------------------------------

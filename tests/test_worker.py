@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from app.core import keys
-from tests.inputs import make_png
+from tests.image_files import make_png
 from tests.service import clean_environment, find_free_port, wait_until
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,10 @@ SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 # The Celery queue of doorbells. With the Redis transport it is a list of this very name, so that
 # scripts can ring and can count the bells that nobody has answered.
 DOORBELLS = PREFIX + "doorbells"
-UNACKED = PREFIX + "unacked"  # kombu's: bells that a worker has taken and not yet answered
+# kombu's: the bells that a worker has taken and not yet answered, by when, and who restores them.
+UNACKED = PREFIX + "unacked"
+UNACKED_INDEX = PREFIX + "unacked-index"
+UNACKED_MUTEX = PREFIX + "unacked-mutex"
 BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two are alike
 
 

@@ -37,10 +37,8 @@ _WATCH_SECONDS = 0.5
 # Silent heartbeats before a worker counts as gone.
 _MISSED_BEATS = 3
 
-
 # How children learn the name of the worker that they belong to, forked or spawned.
 _NAME_VARIABLE = "CLASSIFIER_WORKER_NAME"
-
 
 # What the main process settled; forked children inherit it, spawned ones find it in the cache.
 _prepared: PreparedModel | None = None
@@ -96,7 +94,7 @@ class ModelStep(bootsteps.Step):
         global _prepared
         os.environ[_NAME_VARIABLE] = create_worker_name(worker.hostname)
         try:
-            worker.prepared_model = _prepared = prepare_model(get_settings())
+            _prepared = prepare_model(get_settings())
         except ConfigurationError as error:
             print(f"classifier: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -118,7 +116,8 @@ class LedgerStep(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         settings = get_settings()
-        keeper = self._keeper = LedgerKeeper(worker, worker.prepared_model, settings)
+        assert _prepared is not None, "ModelStep comes first"
+        keeper = self._keeper = LedgerKeeper(worker, _prepared, settings)
         timer = worker.timer
         self._heartbeat = timer.call_repeatedly(
             settings.worker.heartbeat_seconds, _survive, (keeper.beat,)
