@@ -89,6 +89,15 @@ def test_an_empty_value_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENGINE", "steam"),
         ("LISTEN_PORT", "70000"),
         ("REDIS_URL", "redis://localhost:abc"),
+        ("REDIS_URL", "unix://"),
+        ("REDIS_URL", "sentinel://localhost"),
+        ("REDIS_URL", "sentinel://localhost/main/2"),
+        ("REDIS_URL", "sentinel:///main"),
+        ("REDIS_URL", "sentinel://one,,two/main"),
+        ("REDIS_URL", "sentinel://localhost:abc/main"),
+        ("REDIS_URL", "sentinel://localhost:70000/main"),
+        ("REDIS_URL", "sentinel://localhost/main?db=x"),
+        ("REDIS_URL", "sentinel://localhost/main?timeout=1"),
     ],
 )
 def test_a_bad_value_is_told_in_one_line_that_names_the_variable(name: str, value: str) -> None:
@@ -129,6 +138,11 @@ def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("redis://:secret@host", "redis://:***@host"),
         ("rediss://user:s:e@cret@host:1/2", "rediss://user:***@host:1/2"),
         ("unix:///run/redis.sock?password=secret&db=1", "unix:///run/redis.sock?password=***&db=1"),
+        ("sentinel://:secret@a:1,b/main", "sentinel://:***@a:1,b/main"),
+        (
+            "sentinel://a/main?sentinel_password=x&db=1",
+            "sentinel://a/main?sentinel_password=***&db=1",
+        ),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:

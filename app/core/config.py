@@ -11,9 +11,9 @@ import sys
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,12 +24,13 @@ from pydantic_settings import (
 from redis.connection import parse_url
 
 from app.core.errors import ConfigurationError
+from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
 
 DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 
 
 # redis-py takes a password before the host and among the query's parameters.
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:sentinel_)?password=)[^&]*")
 
 
 def redact(text: str) -> str:
@@ -42,8 +43,8 @@ class RedisSettings(BaseModel):
 
     url: str = Field(
         "redis://localhost:6379",
-        description="Redis for the job ledger and the Celery broker: `redis://`, `rediss://` (TLS) "
-        "or `unix://` followed by a socket's path.",
+        description="Redis for the job ledger and the Celery broker: `redis://`, `rediss://` "
+        "(TLS), `unix://` with a socket's path, or `sentinel://` (`docs/redis.md`).",
     )
     timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
@@ -52,9 +53,12 @@ class RedisSettings(BaseModel):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        parse_url(url)  # type: ignore[no-untyped-call]
+        if not url.startswith(("redis://", "rediss://", "unix://", SENTINEL_SCHEME)):
+            raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
+        if find_sentinel_url(url) is None:
+            parts = parse_url(url)  # type: ignore[no-untyped-call]
+            if url.startswith("unix://") and "path" not in parts:
+                raise ValueError("must name a socket: unix:///run/redis.sock")
         return url
 
 
@@ -146,10 +150,63 @@ class QueueSettings(BaseModel):
         2.0, ge=0.1, le=300, description="How often expired leases and lost doorbells are sought."
     )
     max_attempts: int = Field(
-        3, ge=1, le=100, description="Claims after which a job that keeps losing its worker fails."
+        3,
+        ge=1,
+        le=100,
+        description="A job that has lost its worker so often (killed, hung, out of reach) is given "
+        "up and becomes a dead letter.",
+    )
+    max_jobs: int = Field(
+        10_000,
+        ge=1,
+        le=100_000_000,
+        description="Jobs that may wait; more are refused with 429 until there is room.",
+    )
+    max_bytes: int = Field(
+        2 << 30,
+        ge=1,
+        le=1 << 50,
+        description="Bytes that the uploads of all unfinished jobs may take; more are refused with "
+        "429. At least MAX_FILE_SIZE.",
     )
     history_length: int = Field(
         100_000, ge=0, le=100_000_000, description="Transitions kept in the history stream, about."
+    )
+
+
+class RetrySettings(BaseModel):
+    """Trying again after what may pass: an unreadable payload store, an engine out of memory."""
+
+    limit: int = Field(
+        5, ge=0, le=100, description="How often a job is tried again before it is a dead letter."
+    )
+    backoff_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=3600,
+        description="Wait before the first retry; each further one waits twice as long, up to five "
+        "minutes, give or take a half.",
+    )
+
+
+class DeadSettings(BaseModel):
+    """Dead letters: jobs that were given up, kept with their uploads."""
+
+    letter_ttl: int = Field(
+        604_800,
+        ge=1,
+        le=31_536_000,
+        description="Seconds that a dead letter is kept (a week) before it is erased.",
+    )
+
+
+class AdminSettings(BaseModel):
+    """Who may look at dead letters and retry them."""
+
+    token: SecretStr | None = Field(
+        None,
+        description="Secret for `/admin`, sent as `Authorization: Bearer …`. Without one `/admin` "
+        "is closed; `classifier up` makes its own, in the data folder.",
     )
 
 
@@ -159,6 +216,13 @@ class PayloadSettings(BaseModel):
     store: Literal["files", "redis"] = Field(
         "files",
         description="`files`: in the data folder, for one machine. `redis`: in Redis, for several.",
+    )
+    reserve_bytes: int = Field(
+        100_000_000,
+        ge=0,
+        le=1 << 50,
+        description="With files: free space on their disk below which uploads are refused with "
+        "503, so that accepted jobs can be finished.",
     )
 
 
@@ -189,6 +253,27 @@ class WorkerSettings(BaseModel):
         le=60,
         description="How often a worker says that it lives; after three missed beats it is gone.",
     )
+    soft_limit_seconds: float = Field(
+        120.0,
+        gt=0,
+        le=86_400,
+        description="A batch that takes longer is interrupted; what it had not finished runs again "
+        "image by image, and counts as a lost worker.",
+    )
+    time_limit_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="A batch that takes even longer hangs: its process is killed. Above "
+        "WORKER_SOFT_LIMIT_SECONDS.",
+    )
+    grace_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="After TERM a worker finishes its batches for so long, then hands the rest "
+        "back.",
+    )
 
 
 class Settings(BaseSettings):
@@ -217,6 +302,9 @@ class Settings(BaseSettings):
     result: ResultSettings = Field(default_factory=ResultSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     queue: QueueSettings = Field(default_factory=QueueSettings)
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    dead: DeadSettings = Field(default_factory=DeadSettings)
+    admin: AdminSettings = Field(default_factory=AdminSettings)
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
@@ -224,6 +312,20 @@ class Settings(BaseSettings):
         Path("./data"),
         description="Folder for uploads, converted models and the Redis of `classifier up`.",
     )
+    durability: Literal["everysec", "always"] = Field(
+        "everysec",
+        description="When uploads in files, and what the Redis of `classifier up` writes, are on "
+        "the disk: within a second, or `always` before a job is accepted "
+        "(`docs/reliability.md`).",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.worker.soft_limit_seconds >= self.worker.time_limit_seconds:
+            raise ValueError("WORKER_SOFT_LIMIT_SECONDS must be below WORKER_TIME_LIMIT_SECONDS")
+        if self.queue.max_bytes < self.limits.file_size:
+            raise ValueError("QUEUE_MAX_BYTES must be at least MAX_FILE_SIZE")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -274,7 +376,9 @@ def load_settings() -> Settings:
             path = tuple(str(part) for part in item["loc"])
             name = "_".join(path).upper()
             message = item["msg"].removeprefix("Value error, ")
-            complaints.append(f"{name}={redact(repr(item['input']))}: {message}")
+            # Values that don't fit together are named by their message alone.
+            about = f"{name}={redact(repr(item['input']))}: " if path else ""
+            complaints.append(about + message)
         raise ConfigurationError("; ".join(complaints)) from None
 
 
