@@ -9,16 +9,16 @@ from kombu import Queue
 
 from app.core import keys
 from app.core.config import Settings, get_settings
-from app.core.redis_client import broker_url
-
-# A batch that takes longer than this is stuck, not slow: its process is ended and the jobs go back.
-# No soft limit: an exception in the middle of a decoder would look like a damaged image.
-TIME_LIMIT_SECONDS = 300
+from app.core.redis_client import broker_transport_options, broker_url
 
 
 def create_celery_app(settings: Settings) -> Celery:
     """Build the application. Connects to nothing."""
-    app = Celery("app", include=["app.tasks.classification", "app.tasks.worker"])
+    app = Celery(
+        "app",
+        include=["app.tasks.classification", "app.tasks.worker"],
+        task_cls="app.tasks.requests:DoorbellTask",
+    )
     timeout = settings.redis.timeout_seconds
     app.conf.update(
         broker_url=broker_url(settings.redis),
@@ -27,32 +27,40 @@ def create_celery_app(settings: Settings) -> Celery:
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "socket_keepalive": True,
-            "health_check_interval": 10,
-            # Kombu's own names are shared by every Celery application on the same Redis.
-            "unacked_key": keys.UNACKED,
-            "unacked_index_key": keys.UNACKED_INDEX,
-            "unacked_mutex_key": keys.UNACKED_MUTEX,
+            # An answer that is this late, and one second, means a dead connection. kombu looks as
+            # often, so the worst case is eleven seconds.
+            "health_check_interval": 5,
+            # A lost bell is rung again by the sweeper. So bells are not acknowledged, and kombu
+            # writes nothing: its books cost more than the bell and are refused by a full Redis.
+            "ack_emulation": False,
+            # All bells are alike: one list instead of one a priority.
+            "priority_steps": [0],
+            **broker_transport_options(settings.redis),
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
         broker_pool_acquire_timeout=timeout,
-        # A direct queue without an exchange of its own: a bell is one LPUSH.
-        task_queues=[Queue(keys.DOORBELLS)],
+        # A bell is one LPUSH to the queue's own list: there is nothing to declare.
+        task_queues=[Queue(keys.DOORBELLS, no_ack=True, no_declare=True)],
         task_default_queue=keys.DOORBELLS,
         task_create_missing_queues=False,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_serializer="json",
         accept_content=["json"],
-        task_time_limit=TIME_LIMIT_SECONDS,
-        worker_prefetch_multiplier=1,
+        task_soft_time_limit=settings.worker.soft_limit_seconds,
+        task_time_limit=settings.worker.time_limit_seconds,
+        worker_consumer="app.tasks.broker:DoorbellConsumer",
+        # No more bells than processes that are free: the next worker may have one. This counts
+        # requests, which are right after a reconnect too, and not what is unacknowledged.
+        worker_disable_prefetch=True,
+        worker_enable_prefetch_count_reduction=False,
         worker_concurrency=settings.worker.processes,
         # The default of 4 s kills a process that loads a large model.
         worker_proc_alive_timeout=120,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Ends tasks that are acknowledged late, and here none is; False warns at every reconnect.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_soft_shutdown_timeout=5,
         worker_enable_soft_shutdown_on_idle=False,
         # Health comes from the ledger; nobody reads these.
