@@ -1,5 +1,6 @@
 """The web application: what is opened, what wraps a request, which routes there are."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,14 +10,12 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 
-from app.api import documentation, endpoints, health, problems
+from app.api import dead_letters, documentation, endpoints, health, problems
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
 from app.core.logs import configure_logging
 from app.core.redis_client import create_async_client, find_policy_warning
-from app.jobs.ledger import RedisIntake
-from app.jobs.payloads import create_payload_intake
 from app.jobs.service import JobService
 
 logger = logging.getLogger(__name__)
@@ -28,11 +27,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
-    app.state.service = JobService(
-        client,
-        RedisIntake(client, settings.queue),
-        create_payload_intake(settings, client),
-    )
+    service = app.state.service = JobService(client, settings)
+    background = asyncio.create_task(service.run())
     try:
         warning = find_policy_warning(await client.info("memory"))
         if warning:
@@ -41,6 +37,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Not fatal: the API answers 503 until Redis is there.
         logger.warning("Redis is not reachable yet: %s", error)
     yield
+    background.cancel()
     await client.aclose()
 
 
@@ -54,7 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=documentation.TAGS,
         redirect_slashes=False,
         # Given as they are instead of included, which costs every request a second match.
-        routes=[*endpoints.router.routes, *health.router.routes, *problems.router.routes],
+        routes=[
+            route
+            for module in (endpoints, health, dead_letters, problems)
+            for route in module.router.routes
+        ],
         lifespan=lifespan,
     )
     app.state.settings = settings

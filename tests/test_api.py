@@ -4,8 +4,6 @@ import json
 import logging
 import re
 import socket
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,18 +12,18 @@ import httpx
 import pytest
 import redis
 from fastapi import FastAPI
-from httpx import Client, Response
+from httpx import Client
 
 from app.core import keys
 from app.core.config import LimitSettings, Settings
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
-from app.jobs.payloads import payload_folder
+from app.jobs.payload_stores import payload_folder
 from app.main import create_app
+from tests.api_client import SAMPLE, assert_problem, png_head, submit
 from tests.api_server import run_api
 from tests.service import wait_until
 
-SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 PREDICTIONS = [
     {"class_name": name, "confidence": confidence}
@@ -41,27 +39,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def ledger(settings: Settings) -> RedisLedger:
-    return RedisLedger(redis.Redis.from_url(settings.redis.url), settings.queue, settings.result)
-
-
-def submit(client: Client, data: bytes | None = None) -> Response:
-    return client.post("/classify", files={"file": ("x", data or SAMPLE.read_bytes())})
-
-
-def png(width: int, height: int) -> bytes:
-    """The head of a PNG of this size."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + body + struct.pack(">I", zlib.crc32(body))
-
-
-def assert_problem(response: Response, status: int, code: str) -> dict[str, object]:
-    document = response.json()
-    assert response.headers["content-type"] == "application/problem+json"
-    assert (response.status_code, document["status"]) == (status, status)
-    assert (document["code"], document["type"]) == (code, f"/problems/{code}")
-    assert document["title"] and document["detail"]
-    assert document["request_id"] == response.headers["x-request-id"]
-    return document
+    return RedisLedger(redis.Redis.from_url(settings.redis.url), settings)
 
 
 # --- POST /classify -------------------------------------------------------------------------------
@@ -101,10 +79,10 @@ def test_a_doorbell_is_rung(client: Client, settings: Settings) -> None:
         (b"\xff\xd8", 422, "malformed-image"),
         (b"\xff\xd8\xff\xe0", 422, "malformed-image"),
         (b"\xff\xd8\xff\xd9", 422, "malformed-image"),
-        (png(10, 10)[:20], 422, "malformed-image"),
-        (png(0, 10), 422, "malformed-image"),
-        (png(16_385, 1), 413, "image-too-large"),
-        (png(10_000, 5_001), 413, "image-too-large"),
+        (png_head(10, 10)[:20], 422, "malformed-image"),
+        (png_head(0, 10), 422, "malformed-image"),
+        (png_head(16_385, 1), 413, "image-too-large"),
+        (png_head(10_000, 5_001), 413, "image-too-large"),
     ],
 )
 def test_what_is_not_an_image_is_refused(
@@ -115,8 +93,8 @@ def test_what_is_not_an_image_is_refused(
 
 
 def test_the_largest_dimensions_are_accepted(client: Client) -> None:
-    assert submit(client, png(16_384, 1)).status_code == 202
-    assert submit(client, png(10_000, 5_000)).status_code == 202
+    assert submit(client, png_head(16_384, 1)).status_code == 202
+    assert submit(client, png_head(10_000, 5_000)).status_code == 202
 
 
 def test_an_empty_file_is_refused(client: Client) -> None:
@@ -216,7 +194,7 @@ def test_the_result_of_a_waiting_job_is_its_status(client: Client) -> None:
 
 def test_the_result_of_a_completed_job(client: Client, ledger: RedisLedger) -> None:
     job_id = submit(client).json()["job_id"]
-    claims = ledger.claim("w", Answer("a-model", "7", "torch"))
+    claims = ledger.claim("w", Answer("a-model", "7", "torch")).claims
     ledger.finish([Outcome.completed(claims[0], PREDICTIONS)])
     response = client.get(f"/result/{job_id}")
     document = response.json()
@@ -236,7 +214,7 @@ def test_the_result_of_a_failed_job_says_whose_fault_it_was(
     client: Client, ledger: RedisLedger, code: str, status: int
 ) -> None:
     job_id = submit(client).json()["job_id"]
-    claims = ledger.claim("w", Answer("a-model", "7", "torch"))
+    claims = ledger.claim("w", Answer("a-model", "7", "torch")).claims
     ledger.finish([Outcome.failed(claims[0], code, "what to do")])
     document = assert_problem(client.get(f"/result/{job_id}"), status, code)
     assert (document["detail"], document["job_id"]) == ("what to do", job_id)

@@ -17,9 +17,11 @@ from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
 from app.core.config import EngineName, ModelSettings, PayloadSettings, Settings
-from app.jobs.job import Answer, Job, JobState
-from app.jobs.ledger import RedisIntake, RedisLedger
-from app.jobs.payloads import create_payload_intake, create_payload_store
+from app.jobs.intake import RedisIntake
+from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
+from app.jobs.ledger import RedisLedger
+from app.jobs.payload_stores import create_payload_intake, create_payload_store
+from app.jobs.redis_guard import RedisGuard
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, Clock
 from tests.service import MODEL_CACHE
@@ -35,23 +37,25 @@ class Workplace:
     ) -> None:
         self.settings = settings
         self.redis = redis.Redis.from_url(settings.redis.url)
-        self.ledger = RedisLedger(self.redis, settings.queue, settings.result)
+        self.ledger = RedisLedger(self.redis, settings)
         self.payloads = create_payload_store(settings, self.redis)
         self.classifier = BatchClassifier(
-            "holder", self.ledger, self.payloads, model, settings.limits, clock
+            "holder", self.ledger, self.payloads, model, settings, clock
         )
 
     def submit(self, *images: bytes) -> list[str]:
         async def run() -> list[str]:
             client = AsyncRedis.from_url(self.settings.redis.url)
-            payloads = create_payload_intake(self.settings, client)
+            guard = RedisGuard()
+            payloads = create_payload_intake(self.settings, client, guard)
+            intake = RedisIntake(client, self.settings, guard)
             ids = []
             for image in images:
                 job_id = str(uuid4())
                 writer = payloads.create_writer(job_id)
                 await writer.write(image)
-                await writer.commit()
-                await RedisIntake(client, self.settings.queue).submit(job_id, "anonymous")
+                size = await writer.commit()
+                await intake.submit(Submission(job_id, "anonymous", size))
                 ids.append(job_id)
             await client.aclose()
             return ids
@@ -249,7 +253,7 @@ def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
 def test_only_the_holder_of_the_latest_attempt_ends_a_job(workplace: Workplace) -> None:
     (job_id,) = workplace.submit(read_sample("cat.jpg"))
     workplace.ledger.claim("gone", Answer("m", "1", "torch"))
-    workplace.ledger.release("gone")
+    workplace.ledger.release("gone", DeathReason.WORKER_LOST)
     workplace.classifier.answer_doorbell()
     assert (workplace.get(job_id).state, workplace.get(job_id).attempts) == ("completed", 2)
 

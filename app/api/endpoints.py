@@ -4,14 +4,14 @@ import contextlib
 from typing import Any
 from uuid import UUID, uuid4
 
-from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
+from app.api.deadline import read_cancel_after
 from app.api.problems import create_problem_response
-from app.api.uploads import receive_image
+from app.api.uploads import announced_bytes, receive_image
 from app.core.clock import to_datetime
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
 from app.jobs.job import Job, JobState
@@ -32,16 +32,18 @@ def _follow(job_id: UUID) -> dict[str, str]:
 
 @router.post("/classify", status_code=202, **documentation.CLASSIFY)
 async def classify(request: Request) -> Response:
-    service = get_service(request)
+    service, limits = get_service(request), get_settings(request).limits
+    patience_seconds = read_cancel_after(request.headers.get("cancel-after"))
+    await service.admit(announced_bytes(request, limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
     try:
-        await receive_image(request, upload, get_settings(request).limits)
-        await service.submit(job_id, upload, owner=ANONYMOUS)
+        await receive_image(request, upload, limits)
     except BaseException:
-        with contextlib.suppress(ServiceError, RedisError):
+        with contextlib.suppress(ServiceError):
             await upload.abort()
         raise
+    await service.submit(job_id, upload, ANONYMOUS, patience_seconds)
     return create_answer(JobAccepted(job_id=job_id), 202, _follow(job_id))
 
 

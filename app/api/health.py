@@ -30,7 +30,8 @@ async def get_health(request: Request) -> Response:
         workers_available=len(health.workers),
         timestamp=clock.now(),
         reasons=health.reasons,
-        queue_length=health.queue_length,
+        queue_length=health.backlog.jobs if health.backlog else None,
+        dead_letters=health.dead_letters,
         workers=[
             WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers
         ],

@@ -79,7 +79,7 @@ def _handle_service_error(request: Request, error: Exception) -> Response:
 
 
 def _handle_redis_error(request: Request, error: Exception) -> Response:
-    logger.warning("Redis: %s", error)
+    logger.error("Redis: %s", error)
     return create_problem_response(ServiceUnavailableError())
 
 

@@ -20,6 +20,9 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _LONGEST_LOGGED_PATH = 200
 
+# Too much work, or Redis is away: those who refuse say so once.
+_REFUSALS = frozenset({429, 503})
+
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
@@ -79,8 +82,9 @@ class RequestContextMiddleware:
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
             # A line for every upload, poll and probe would bury what matters and cost a fifth of
-            # an upload's CPU time.
-            level = logging.DEBUG if status < 400 else logging.INFO
+            # an upload's CPU time; one for every refusal, more than the refusal.
+            quiet = status < 400 or status in _REFUSALS
+            level = logging.DEBUG if quiet else logging.INFO
             # A path may hold anything once decoded, line breaks and terminal codes included.
             path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
             logger.log(level, "%s %s %d %.1f ms", scope["method"], path, status, milliseconds)

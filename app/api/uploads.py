@@ -90,10 +90,13 @@ def _open_form(request: Request) -> _ImageForm:
         raise MalformedUploadError("The multipart boundary is too long.") from None
 
 
-def _check_length(request: Request, largest_body: int, limits: LimitSettings) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > largest_body:
+def announced_bytes(request: Request, limits: LimitSettings) -> int:
+    """How long the body says it is, 0 when it does not. Raises :class:`FileTooLargeError`."""
+    text = request.headers.get("content-length", "")
+    length = int(text) if text.isdecimal() else 0
+    if length > limits.file_size + FORM_OVERHEAD_BYTES:
         raise _file_too_large(limits)
+    return length
 
 
 def _file_too_large(limits: LimitSettings) -> FileTooLargeError:
@@ -115,7 +118,6 @@ async def receive_image(request: Request, upload: PayloadWriter, limits: LimitSe
     Raises the 4xx errors of :mod:`app.core.errors`; the caller aborts the upload then.
     """
     largest_body = limits.file_size + FORM_OVERHEAD_BYTES
-    _check_length(request, largest_body, limits)
     form = _open_form(request)
     reader = ImageHeaderReader()
     body_bytes = file_bytes = 0

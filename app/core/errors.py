@@ -127,12 +127,53 @@ class EmptyFileError(InvalidRequestError):
     detail = "The file is empty. Send a JPEG or PNG image."
 
 
+class UnauthorizedError(ServiceError):
+    """Raised when /admin is asked without the right token."""
+
+    status, code, title = 401, "unauthorized", "Not authorized"
+    detail = "Send the service's admin token: Authorization: Bearer …"
+
+
+class AdminClosedError(ServiceError):
+    """Raised when /admin is asked and no token is set."""
+
+    status, code, title = 403, "admin-closed", "Administration is closed"
+    detail = "This service has no admin token. Set ADMIN_TOKEN and start it again."
+
+
+class DeadLetterNotFoundError(NotFoundError):
+    """Raised when no dead letter has the id."""
+
+    code, title = "dead-letter-not-found", "Dead letter not found"
+    detail = "No dead letter has this id. It was retried, purged, or has expired."
+
+
+class QueueFullError(ServiceError):
+    """Raised when QUEUE_MAX_JOBS or QUEUE_MAX_BYTES is reached."""
+
+    status, code, title = 429, "queue-full", "Too much work"
+    detail = "The queue is full. Send the image again after the time in Retry-After."
+    retry_after_seconds = 5
+
+    def __init__(self, retry_after_seconds: int | None = None) -> None:
+        seconds = retry_after_seconds or type(self).retry_after_seconds
+        super().__init__(headers={"Retry-After": str(seconds)})
+
+
 class ServiceUnavailableError(ServiceError):
     """Raised when Redis or the payload store can't be reached."""
 
     status, code, title = 503, "service-unavailable", "Service unavailable"
     detail = "The service can't reach its storage at the moment. Try again shortly."
     retry_after_seconds = 2
+
+
+class StorageFullError(ServiceUnavailableError):
+    """Raised when Redis's memory or the payload store's disk has no room for another job."""
+
+    code, title = "storage-full", "No room for another image"
+    detail = "The service has no room for another image. Try again later."
+    retry_after_seconds = 10
 
 
 # --- Jobs: how an accepted job can fail -----------------------------------------------------------
@@ -173,11 +214,42 @@ class PayloadLostError(JobFailedError):
     detail = "The uploaded file is no longer there. Submit the image again."
 
 
+class DeadlineExceededError(JobFailedError):
+    """Raised when a job's deadline passed before a worker came to it."""
+
+    status, code, title = 504, "deadline-exceeded", "Deadline exceeded"
+    detail = "The job's time was up before it was its turn. Submit the image again."
+
+
 class AttemptsExhaustedError(JobFailedError):
-    """Raised when a job lost its worker too often."""
+    """Raised when a job was tried again and again, in vain."""
 
     code, title = "attempts-exhausted", "Gave up after several attempts"
+    detail = "The service could not classify this image now. Submit it again later."
+
+
+class WorkerLostError(AttemptsExhaustedError):
+    """Raised when a job lost its worker too often."""
+
     detail = "The workers that took this job were lost again and again. Submit the image again."
+
+
+class RetryableJobError(AttemptsExhaustedError):
+    """Raised when a job can't be done now and perhaps can later. ``reason`` says why not now."""
+
+    reason: ClassVar[str] = "unknown"
+
+
+class PayloadUnreadableError(RetryableJobError):
+    """Raised when the payload store can't be read."""
+
+    reason = "payload_unreadable"
+
+
+class OutOfMemoryError(RetryableJobError):
+    """Raised when decoding or the engine ran out of memory."""
+
+    reason = "out_of_memory"
 
 
 JOB_ERRORS: dict[str, type[JobFailedError]] = {
@@ -188,6 +260,7 @@ JOB_ERRORS: dict[str, type[JobFailedError]] = {
         TruncatedImageError,
         OversizedImageError,
         PayloadLostError,
+        DeadlineExceededError,
         AttemptsExhaustedError,
     )
 }

@@ -4,10 +4,16 @@ PREFIX = "classifier:"
 
 JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL after it ended
 HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
-PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis)
+PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis);
+# expires until the job is accepted, and with a dead letter
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
 QUEUE = PREFIX + "queue"  # list of job ids that wait, next first
+DELAYED = PREFIX + "delayed"  # sorted set of job ids that wait for a retry by when it is due, in ms
+DEADLINES = PREFIX + "deadlines"  # sorted set of unfinished job ids by their deadline, in ms
+DEAD = PREFIX + "dead"  # sorted set of dead letters' job ids by when they died, in ms
+BACKLOG_BYTES = PREFIX + "backlog-bytes"  # counter: what the uploads of unfinished jobs take
+DRAIN = PREFIX + "drain"  # hash: how many jobs end per second while others wait
 LEASES = PREFIX + "leases"  # sorted set of job ids by when their claim runs out, in ms
 HISTORY = PREFIX + "history"  # stream of every transition, capped
 EVENTS = PREFIX + "events"  # channel: one message a transition or progress step, as JSON
@@ -17,10 +23,6 @@ SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 # The Celery queue of doorbells. With the Redis transport it is a list of this very name, so that
 # scripts can ring and can count the bells that nobody has answered.
 DOORBELLS = PREFIX + "doorbells"
-# kombu's: the bells that a worker has taken and not yet answered, by when, and who restores them.
-UNACKED = PREFIX + "unacked"
-UNACKED_INDEX = PREFIX + "unacked-index"
-UNACKED_MUTEX = PREFIX + "unacked-mutex"
 BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two are alike
 
 

@@ -55,11 +55,12 @@ def _inspect(program: str) -> RedisServer:
 class PrivateRedis:
     """A Redis that listens on a Unix socket only and keeps its data under the data folder.
 
-    Raises :class:`ConfigurationError` when there is no server to run, or only one that is too old
-    to read the data that is there.
+    ``append_fsync``: when what it writes is on the disk, ``everysec`` or ``always``. Raises
+    :class:`ConfigurationError` when there is no server to run, or only one that is too old to read
+    the data that is there.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, append_fsync: str) -> None:
         server = find_redis_server()
         if server is None:
             raise ConfigurationError(
@@ -74,6 +75,7 @@ class PrivateRedis:
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = server
+        self._append_fsync = append_fsync
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.socket = data_dir / SOCKET_NAME
         address = str(self.socket)
@@ -85,7 +87,7 @@ class PrivateRedis:
         self.url = f"unix://{self.socket}"
 
     def arguments(self) -> list[str]:
-        """The command line. Every write is in the file before it is answered, on disk in 1 s."""
+        """The command line. Every write is in the file before it is answered."""
         options = {
             "--port": "0",
             "--unixsocket": str(self.socket),
@@ -93,7 +95,7 @@ class PrivateRedis:
             "--dir": str(self.folder),
             "--save": "",
             "--appendonly": "yes",
-            "--appendfsync": "everysec",
+            "--appendfsync": self._append_fsync,
             "--maxmemory-policy": "noeviction",
             "--loglevel": "warning",
         }

@@ -14,9 +14,11 @@ class JobState(StrEnum):
 
         pending ──claim──▶ processing ──finish──▶ completed | failed | cancelled
            ▲                   │
-           └───lease lost──────┘          pending ──▶ failed | cancelled
+           └──claim lost, or───┘          pending ──deadline──▶ failed
+              to try again                pending ──▶ cancelled
 
-    The last three are terminal: once there, a job never changes again.
+    The last three are terminal: once there, a job never changes again. The one exception is made
+    by an operator's hand: a dead letter (failed, and kept) that is retried is pending again.
     """
 
     PENDING = "pending"
@@ -29,6 +31,19 @@ class JobState(StrEnum):
     """Given up; the record holds an error code and a text for the user."""
     CANCELLED = "cancelled"
     """Withdrawn by its owner."""
+
+
+class DeathReason(StrEnum):
+    """Why a job was given up and is kept as a dead letter."""
+
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    """What should have passed did not, however often it was tried."""
+    WORKER_LOST = "worker_lost"
+    """Its workers died or went silent, one after another."""
+    TIMED_OUT = "timed_out"
+    """The same, and the last one was stopped because it took too long."""
+    UNPROCESSABLE = "unprocessable"
+    """The engine refused this very image, which decodes."""
 
 
 class Stage(StrEnum):
@@ -58,6 +73,11 @@ class Job:
     engine: str
     predictions: list[dict[str, Any]]
     error: dict[str, str]
+    upload_bytes: int
+    death_reason: str
+    trail: list[dict[str, Any]]
+    """Attempts that came to nothing: ``attempt``, ``worker``, ``started_ms``, ``ended_ms``,
+    ``reason``."""
 
     @classmethod
     def from_record(cls, job_id: str, record: dict[bytes, bytes]) -> "Job":
@@ -79,15 +99,45 @@ class Job:
             engine=text.get("engine", ""),
             predictions=json.loads(text.get("result", "[]")),
             error=json.loads(text.get("error", "{}")),
+            upload_bytes=int(text.get("size", 0)),
+            death_reason=text.get("dead", ""),
+            trail=json.loads(f"[{text.get('trail', '')}]"),
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What the ledger needs to accept a job. ``patience_ms``: until its deadline; 0 for none."""
+
+    job_id: str
+    owner: str
+    upload_bytes: int
+    patience_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The work that waits: jobs, bytes of uploads, and how many jobs end per second meanwhile.
+
+    ``drain_rate`` is ``None`` until it was measured; ``memory_full``: Redis takes no more.
+    """
+
+    jobs: int
+    upload_bytes: int
+    drain_rate: float | None
+    memory_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker process's right to finish one job, good while ``attempt`` is the job's latest."""
+    """A worker process's right to finish one job, good while ``attempt`` is the job's latest.
+
+    ``patience_ms``: how long after the claim the deadline is; ``None`` without one.
+    """
 
     job_id: str
     attempt: int
+    patience_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +149,51 @@ class Answer:
     engine: str
 
 
+class Verdict(StrEnum):
+    """What came of a claim."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """For good, and nothing to look into: the image is at fault, or its time is up."""
+    UNPROCESSABLE = "unprocessable"
+    """For good, and worth a look: a dead letter."""
+    RETRY = "retry"
+    """Not now; perhaps later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a claimed job ended: ``completed`` with predictions, or ``failed`` with an error."""
+    """What came of a claim, as the ledger gets it."""
 
     claim: Claim
-    state: JobState
+    verdict: Verdict
     body: str
+    reason: str = ""
+    delay_ms: int = 0
 
     @classmethod
     def completed(cls, claim: Claim, predictions: Sequence[Mapping[str, Any]]) -> "Outcome":
         """Predictions: ``[{"class_name": str, "confidence": float}, …]``, most confident first."""
         body = json.dumps(predictions, separators=(",", ":"))
-        return cls(claim, JobState.COMPLETED, body)
+        return cls(claim, Verdict.COMPLETED, body)
 
     @classmethod
     def failed(cls, claim: Claim, code: str, detail: str) -> "Outcome":
         """``code`` is one of :data:`app.core.errors.JOB_ERRORS`."""
-        return cls(claim, JobState.FAILED, json.dumps({"code": code, "detail": detail}))
+        return cls(claim, Verdict.FAILED, _render_error(code, detail))
+
+    @classmethod
+    def unprocessable(cls, claim: Claim, code: str, detail: str, reason: str) -> "Outcome":
+        """``reason`` is for the operator who looks into it."""
+        return cls(claim, Verdict.UNPROCESSABLE, _render_error(code, detail), reason)
+
+    @classmethod
+    def retry(
+        cls, claim: Claim, code: str, detail: str, *, reason: str, delay_ms: int
+    ) -> "Outcome":
+        """Again after ``delay_ms``; ``code`` and ``detail`` are for when that was so too often."""
+        return cls(claim, Verdict.RETRY, _render_error(code, detail), reason, delay_ms)
+
+
+def _render_error(code: str, detail: str) -> str:
+    return json.dumps({"code": code, "detail": detail})

@@ -1,38 +1,15 @@
-"""Where an upload waits until its job ends: files on one machine, Redis when several share work.
+"""The port: where an upload waits until its job ends. Adapters: files on one machine, Redis.
 
 The API writes a payload piece by piece through a :class:`PayloadWriter` and lets go of it before
 the job is accepted; workers read and erase payloads a batch at a time.
 """
 
-import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, cast
-
-import redis
-import redis.asyncio
-
-from app.core import keys
-from app.core.config import Settings
-from app.core.errors import ServiceUnavailableError
-from app.jobs.grouped_calls import GroupedCall
-
-logger = logging.getLogger(__name__)
+from typing import Protocol
 
 # Uploads up to this size are written once, whole; larger ones leave memory in pieces of it.
 PIECE_BYTES = 1 << 20
-
-# Pieces in one round trip to Redis: few enough that nobody waits long for the others'.
-_LARGEST_GROUP = 16
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_APPEND = os.O_WRONLY | os.O_APPEND
-
-# An upload to Redis whose API process died half-way disappears after this.
-_UNFINISHED_SECONDS = 600
 
 
 class PayloadWriter(Protocol):
@@ -44,8 +21,8 @@ class PayloadWriter(Protocol):
     async def write(self, chunk: bytes) -> None:
         """Append bytes."""
 
-    async def commit(self) -> None:
-        """Make the payload readable by workers."""
+    async def commit(self) -> int:
+        """Make the payload readable by workers; returns its size in bytes."""
 
     async def abort(self) -> None:
         """Erase what was written. Also after a commit, for a job that was not accepted."""
@@ -57,18 +34,39 @@ class PayloadIntake(Protocol):
     def create_writer(self, job_id: str) -> PayloadWriter:
         """Begin an upload."""
 
+    def has_room(self) -> bool:
+        """Whether the store has room for more, as far as it knows without asking around."""
+
+    async def run(self) -> None:
+        """What the store does on its own as long as the API runs; ends when it is cancelled."""
+
+    async def read(self, job_id: str) -> bytes | None:
+        """One payload, ``None`` if it is not there.
+
+        Raises :class:`ServiceUnavailableError` when the store can't be read now.
+        """
+
+    def delete_many(self, job_ids: Iterable[str]) -> None:
+        """Erase payloads whose jobs' records are gone; ids without one are ignored."""
+
 
 class PayloadStore(Protocol):
     """The worker's half of a payload store."""
 
     def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        """Payloads in the order of ``job_ids``; ``None`` for one that is not there."""
+        """Payloads in the order of ``job_ids``; ``None`` for one that is not there.
+
+        Raises :class:`PayloadUnreadableError` when the store can't be read now.
+        """
 
     def delete_many(self, job_ids: Iterable[str]) -> None:
-        """Erase payloads; ids without one are ignored."""
+        """Erase payloads whose jobs have ended; ids without one are ignored."""
+
+    def list_old(self) -> list[str]:
+        """The ids of payloads that wait so long that their upload may have been broken off."""
 
 
-class _PiecewiseWriter(ABC):
+class PiecewiseWriter(ABC):
     """Gathers chunks and passes them on in pieces of :data:`PIECE_BYTES`."""
 
     def __init__(self) -> None:
@@ -91,8 +89,9 @@ class _PiecewiseWriter(ABC):
         await self._store(piece, self._stored, last)
         self._stored += len(piece)
 
-    async def commit(self) -> None:
+    async def commit(self) -> int:
         await self._flush(last=True)
+        return self._stored
 
     async def abort(self) -> None:
         self._chunks.clear()
@@ -106,133 +105,3 @@ class _PiecewiseWriter(ABC):
     @abstractmethod
     async def _erase(self) -> None:
         """Remove all pieces."""
-
-
-class FilePayloads:
-    """Both halves, as files named by job id in one folder that API and workers share."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    def create_writer(self, job_id: str) -> PayloadWriter:
-        return _FileWriter(self._folder / job_id)
-
-    def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        return [self._read(job_id) for job_id in job_ids]
-
-    def _read(self, job_id: str) -> bytes | None:
-        try:
-            return (self._folder / job_id).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def delete_many(self, job_ids: Iterable[str]) -> None:
-        for job_id in job_ids:
-            (self._folder / job_id).unlink(missing_ok=True)
-
-
-class _FileWriter(_PiecewiseWriter):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    async def _store(self, piece: bytes, offset: int, last: bool) -> None:
-        # On the event loop: into the page cache this takes less than the hop to a thread and back
-        # (docs/decisions/0003-uploads-on-the-event-loop.md).
-        try:
-            descriptor = os.open(self._path, _APPEND if offset else _CREATE, mode=0o600)
-            try:
-                unwritten = memoryview(piece)
-                while unwritten:
-                    unwritten = unwritten[os.write(descriptor, unwritten) :]
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            logger.error("payload not stored: %s", error)
-            raise ServiceUnavailableError() from error
-
-    async def _erase(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-class RedisPayloadIntake:
-    """The API's half, in the ledger's Redis."""
-
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
-        self._redis = client
-        self._store = GroupedCall(self._store_all, _LARGEST_GROUP)
-
-    def create_writer(self, job_id: str) -> PayloadWriter:
-        return _RedisWriter(self._redis, keys.payload(job_id), self._store)
-
-    async def _store_all(self, pieces: list["_KeyPiece"]) -> list[None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for piece in pieces:
-            # Not APPEND: the client repeats a command whose answer was lost.
-            pipeline.setrange(piece.key, piece.offset, piece.data)
-            if piece.last:
-                pipeline.persist(piece.key)
-            else:
-                pipeline.expire(piece.key, _UNFINISHED_SECONDS)
-        await pipeline.execute()
-        return [None] * len(pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class _KeyPiece:
-    key: str
-    data: bytes
-    offset: int
-    last: bool
-
-
-class _RedisWriter(_PiecewiseWriter):
-    def __init__(
-        self, client: "redis.asyncio.Redis", key: str, store: GroupedCall[_KeyPiece, None]
-    ) -> None:
-        super().__init__()
-        self._redis = client
-        self._key = key
-        self._store_piece = store
-
-    async def _store(self, piece: bytes, offset: int, last: bool) -> None:
-        await self._store_piece(_KeyPiece(self._key, piece, offset, last))
-
-    async def _erase(self) -> None:
-        await self._redis.delete(self._key)
-
-
-class RedisPayloadStore:
-    """The worker's half, in the ledger's Redis: one round trip a batch."""
-
-    def __init__(self, client: "redis.Redis") -> None:
-        self._redis = client
-
-    def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
-        names = [keys.payload(job_id) for job_id in job_ids]
-        return cast(list[bytes | None], self._redis.mget(names))
-
-    def delete_many(self, job_ids: Iterable[str]) -> None:
-        names = [keys.payload(job_id) for job_id in job_ids]
-        if names:
-            self._redis.unlink(*names)
-
-
-def payload_folder(settings: Settings) -> Path:
-    """Where uploads wait with PAYLOAD_STORE=files."""
-    return settings.data_dir / "payloads"
-
-
-def create_payload_intake(settings: Settings, client: "redis.asyncio.Redis") -> PayloadIntake:
-    """The API's half of the store that PAYLOAD_STORE names."""
-    if settings.payload.store == "redis":
-        return RedisPayloadIntake(client)
-    return FilePayloads(payload_folder(settings))
-
-
-def create_payload_store(settings: Settings, client: "redis.Redis") -> PayloadStore:
-    """The worker's half of the store that PAYLOAD_STORE names."""
-    if settings.payload.store == "redis":
-        return RedisPayloadStore(client)
-    return FilePayloads(payload_folder(settings))

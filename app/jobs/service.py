@@ -1,7 +1,9 @@
 """What the API can ask for: submit, follow, fetch, and how the service is."""
 
 import asyncio
+import contextlib
 import logging
+import math
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,12 +12,17 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from app.core import keys
-from app.core.errors import JobNotFoundError
+from app.core.config import Settings
+from app.core.errors import JobNotFoundError, ServiceError
 from app.core.redis_client import find_policy_warning
+from app.jobs.admission import AdmissionGate
+from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
-from app.jobs.job import Job
-from app.jobs.ledger import RedisIntake
-from app.jobs.payloads import PayloadIntake, PayloadWriter
+from app.jobs.intake import RedisIntake, add_backlog, read_backlog
+from app.jobs.job import Backlog, Job, Submission
+from app.jobs.payload_stores import create_payload_intake
+from app.jobs.payloads import PayloadWriter
+from app.jobs.redis_guard import RedisGuard
 
 logger = logging.getLogger(__name__)
 
@@ -38,33 +45,65 @@ class ServiceHealth:
     """The service as Redis and the workers' heartbeats show it."""
 
     redis_connected: bool
-    queue_length: int | None = None
+    backlog: Backlog | None = None
+    dead_letters: int | None = None
     workers: list[Heartbeat] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
 
 class JobService:
-    """One per API process. Raises :class:`redis.RedisError` while Redis is away."""
+    """One per API process. Raises :class:`ServiceUnavailableError` while Redis is away."""
 
-    def __init__(
-        self,
-        client: "redis.asyncio.Redis",
-        intake: RedisIntake,
-        payloads: PayloadIntake,
-    ) -> None:
+    def __init__(self, client: "redis.asyncio.Redis", settings: Settings) -> None:
+        guard = RedisGuard()
         self._redis = client
-        self._intake = intake
-        self._payloads = payloads
+        self._guard = guard
+        self._intake = RedisIntake(client, settings, guard)
+        self._payloads = create_payload_intake(settings, client, guard)
+        self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
+        self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
+
+    async def run(self) -> None:
+        """What goes on beside the requests; ends when it is cancelled."""
+        await self._payloads.run()
+
+    async def admit(self, upload_bytes: int) -> None:
+        """Look whether an upload has a chance, before it is read; ``upload_bytes`` 0 if unknown.
+
+        Raises :class:`QueueFullError` or :class:`StorageFullError`.
+        """
+        self._guard.check()
+        await self._gate.check(upload_bytes)
 
     def create_upload(self, job_id: UUID) -> PayloadWriter:
         """Begin the upload of a job that is not accepted yet."""
         return self._payloads.create_writer(str(job_id))
 
-    async def submit(self, job_id: UUID, upload: PayloadWriter, owner: str) -> None:
-        """Accept a job whose upload is complete. When this returns, the job is safe."""
-        await upload.commit()
-        await self._intake.submit(str(job_id), owner)
+    async def submit(
+        self, job_id: UUID, upload: PayloadWriter, owner: str, patience_seconds: float | None = None
+    ) -> None:
+        """Accept a job whose upload is complete. When this returns, the job is safe.
+
+        ``patience_seconds``: unless a worker comes to it by then, the job fails. Raises
+        :class:`QueueFullError` when there is no room; the upload is erased then.
+        """
+        try:
+            upload_bytes = await upload.commit()
+        except BaseException:
+            with contextlib.suppress(ServiceError):
+                await upload.abort()
+            raise
+        patience_ms = math.ceil((patience_seconds or 0) * 1000)
+        submission = Submission(str(job_id), owner, upload_bytes, patience_ms)
+        # Whatever else is raised here leaves open whether the job was accepted: its upload stays,
+        # for the job or for the sweeper of orphans.
+        accepted, backlog = await self._intake.submit(submission)
+        self._gate.learn(backlog)
+        if not accepted:
+            await upload.abort()
+            raise self._gate.refuse_for_now()
+        self._gate.admit()
 
     async def get_job(self, job_id: UUID) -> Job:
         """A job's record. Raises :class:`JobNotFoundError`."""
@@ -89,17 +128,20 @@ class JobService:
 
     async def _read_health(self) -> ServiceHealth:
         pipeline = self._redis.pipeline(transaction=False)
+        add_backlog(pipeline)
         pipeline.zrange(keys.WORKERS, 0, -1)
-        pipeline.llen(keys.QUEUE)
-        pipeline.info("memory")
-        names, queue_length, memory = await pipeline.execute()
+        pipeline.zcard(keys.DEAD)
+        *answers, names, dead_letters = await pipeline.execute()
+        backlog = read_backlog(answers)
         workers = await self._read_heartbeats([name.decode() for name in names])
         reasons = [] if workers else ["no worker: accepted jobs wait until one starts"]
-        policy = find_policy_warning(memory)
-        if policy:
-            reasons.append(policy)
+        reasons += [reason for reason in (find_policy_warning(answers[-1]),) if reason]
+        if backlog.memory_full:
+            reasons.append("Redis is at its memory limit: new images are refused")
+        if not self._payloads.has_room():
+            reasons.append("the disk for uploads is full: new images are refused")
         reasons += [f"{worker.name}: {text}" for worker in workers for text in worker.reasons]
-        return ServiceHealth(True, queue_length, workers, reasons)
+        return ServiceHealth(True, backlog, dead_letters, workers, reasons)
 
     async def _read_heartbeats(self, names: list[str]) -> list[Heartbeat]:
         if not names:

@@ -122,6 +122,58 @@ class JobResult(Message):
     model: ModelUsed
 
 
+class DeadLetterError(Message):
+    """What the job's sender is told."""
+
+    code: str
+    detail: str
+
+
+class DeadLetterAttempt(Message):
+    """An attempt that came to nothing."""
+
+    attempt: int = Field(ge=1, description="Counted over the job's whole life.")
+    worker: str = Field(description="The worker process: its worker's name and its process id.")
+    started_at: UtcTime
+    ended_at: UtcTime
+    reason: str = Field(description="Why it came to nothing.")
+
+
+class DeadLetter(Message):
+    """A job that was given up, kept with its upload."""
+
+    job_id: UUID
+    reason: Literal["retries_exhausted", "worker_lost", "timed_out", "unprocessable"] = Field(
+        description="`retries_exhausted`: what should have passed did not, however often it was "
+        "tried. `worker_lost`: its workers died or went silent. `timed_out`: the same, and the "
+        "last one took too long. `unprocessable`: the engine refused the image."
+    )
+    died_at: UtcTime = Field(description="When the job was given up, UTC.")
+    created_at: UtcTime = Field(description="When the job was accepted, UTC.")
+    error: DeadLetterError
+    upload_bytes: int = Field(ge=0, description="Size of the upload, in bytes.")
+    attempts: list[DeadLetterAttempt] = Field(description="What was tried, oldest first.")
+
+
+class DeadLetterList(Message):
+    """Some of the dead letters."""
+
+    total: int = Field(ge=0, description="How many there are.")
+    dead_letters: list[DeadLetter] = Field(description="The latest death first.")
+
+
+class DeadLettersRetried(Message):
+    """Dead letters are pending jobs again."""
+
+    retried: int = Field(ge=0, description="How many.")
+
+
+class DeadLettersPurged(Message):
+    """Dead letters are erased, their uploads too."""
+
+    purged: int = Field(ge=0, description="How many.")
+
+
 class WorkerHealth(Message):
     """A worker by its last heartbeat."""
 
@@ -144,6 +196,7 @@ class Health(Message):
                     "timestamp": _EXAMPLE_TIME,
                     "reasons": [],
                     "queue_length": 0,
+                    "dead_letters": 0,
                     "workers": [
                         {
                             "name": "celery@host/4711",
@@ -166,6 +219,9 @@ class Health(Message):
     timestamp: UtcTime
     reasons: list[str] = Field(description="Why the status is not `healthy`, in words.")
     queue_length: int | None = Field(None, description="Jobs that wait; null if unknown.")
+    dead_letters: int | None = Field(
+        None, description="Jobs that were given up and are kept to be looked at; null if unknown."
+    )
     workers: list[WorkerHealth] = []
 
 

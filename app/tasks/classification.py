@@ -1,18 +1,27 @@
 """Answering a doorbell: claim a batch, decode, classify, finish."""
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 
+from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
 from app.celery_app import celery_app
-from app.core.config import LimitSettings
-from app.core.errors import JobFailedError, PayloadLostError
-from app.inference.engines.engine import Pixels
+from app.core.config import Settings
+from app.core.errors import (
+    DeadlineExceededError,
+    JobFailedError,
+    OutOfMemoryError,
+    PayloadLostError,
+    PayloadUnreadableError,
+    RetryableJobError,
+)
+from app.inference.engines.engine import Pixels, is_out_of_memory
 from app.inference.images import decode
 from app.jobs.doorbell import TASK_NAME
-from app.jobs.job import Answer, Claim, Outcome, Stage
+from app.jobs.job import Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import PayloadStore
 from app.models.ml_models import LoadedModel
@@ -23,6 +32,11 @@ logger = logging.getLogger(__name__)
 # end, and a slow one shows where it is and hands over each job as it is done.
 _PACE_SECONDS = 0.05
 
+_LONGEST_DELAY_MS = 300_000
+
+# Of an engine's complaint in a dead letter.
+_LONGEST_REASON = 300
+
 # Where a job is when a stage begins, in percent: reading is quick, classifying takes longest.
 _PROGRESS = {Stage.LOADING: 10, Stage.DECODING: 20, Stage.CLASSIFYING: 50}
 
@@ -31,18 +45,27 @@ Clock = Callable[[], float]
 """Seconds that only grow, as from :func:`time.monotonic`."""
 
 
-class _Pace:
-    """Says when it is time to write again."""
+class _Batch:
+    """Jobs that were claimed together, and how far they are."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, claims: Sequence[Claim], clock: Clock) -> None:
+        self.claims = claims
+        self.under_way: list[Claim] = []
+        """Those being decoded or classified now."""
+        self.outcomes: list[Outcome] = []
+        """What is known and not yet reported to the ledger."""
         self._clock = clock
-        self._last = clock()
+        self._started = self._marked = clock()
+
+    def age_seconds(self) -> float:
+        return self._clock() - self._started
 
     def is_due(self) -> bool:
-        return self._clock() - self._last >= _PACE_SECONDS
+        """Whether it is time to write to the ledger again."""
+        return self._clock() - self._marked >= _PACE_SECONDS
 
     def mark(self) -> None:
-        self._last = self._clock()
+        self._marked = self._clock()
 
 
 class BatchClassifier:
@@ -54,94 +77,144 @@ class BatchClassifier:
         ledger: RedisLedger,
         payloads: PayloadStore,
         model: LoadedModel,
-        limits: LimitSettings,
+        settings: Settings,
         clock: Clock = time.monotonic,
     ) -> None:
         self._holder = holder
         self._ledger = ledger
         self._payloads = payloads
         self._model = model
-        self._limits = limits
+        self._limits = settings.limits
+        self._soft_limit_seconds = settings.worker.soft_limit_seconds
+        self._backoff_ms = settings.retry.backoff_seconds * 1000
         self._clock = clock
         self._answer = Answer(model.manifest.name, model.manifest.version, model.engine.name)
 
     def answer_doorbell(self) -> int:
         """Claim what waits, up to a batch, and bring each job to its end. Returns how many."""
-        claims = self._ledger.claim(self._holder, self._answer)
+        claims, late = self._ledger.claim(self._holder, self._answer)
+        self._payloads.delete_many(late)
         if claims:
-            started = self._clock()
+            batch = _Batch(claims, self._clock)
             try:
-                self._classify(claims)
+                self._classify(batch)
+            except SoftTimeLimitExceeded:
+                self._stop(batch)
             except BaseException:
-                self._give_back()
+                self._payloads.delete_many(self._ledger.hand_back(self._holder))
                 raise
-            logger.info("classified %d in %.0f ms", len(claims), (self._clock() - started) * 1000)
+            logger.info("classified %d in %.0f ms", len(claims), batch.age_seconds() * 1000)
         return len(claims)
 
-    def _give_back(self) -> None:
-        self._payloads.delete_many(self._ledger.release(self._holder))
+    def _stop(self, batch: "_Batch") -> None:
+        """Celery's signal: the batch takes too long, or the worker has to end.
 
-    def _classify(self, claims: Sequence[Claim]) -> None:
-        pace = _Pace(self._clock)
-        images = self._payloads.read_many([claim.job_id for claim in claims])
+        If it took too long then what was under way may be why; the rest has lost nothing.
+        """
+        self._finish(batch)
+        if batch.age_seconds() >= self._soft_limit_seconds:
+            logger.warning("a batch of %d took too long", len(batch.claims))
+            suspects = batch.under_way or batch.claims
+            ended = self._ledger.release(self._holder, DeathReason.TIMED_OUT, suspects)
+            self._payloads.delete_many(ended)
+        self._payloads.delete_many(self._ledger.hand_back(self._holder))
+
+    def _classify(self, batch: "_Batch") -> None:
+        images = self._read(batch)
         size = self._model.engine.portion
-        outcomes: list[Outcome] = []
-        for start in range(0, len(claims), size):
-            rest = claims[start:]
-            if pace.is_due():
-                self._finish(outcomes)
-                outcomes = []
-                self._report(pace, rest, Stage.LOADING)
-            outcomes += self._run(pace, rest[:size], images[start : start + size])
-        self._finish(outcomes)
+        for start in range(0, len(images), size):
+            if batch.is_due():
+                self._finish(batch)
+                rest = [claim for claim, _ in images[start:]]
+                self._report(batch, rest, Stage.LOADING)
+            self._run(batch, images[start : start + size])
+        self._finish(batch)
 
-    def _run(
-        self, pace: _Pace, claims: Sequence[Claim], payloads: Sequence[bytes | None]
-    ) -> list[Outcome]:
+    def _read(self, batch: "_Batch") -> list[tuple[Claim, bytes | None]]:
+        """The uploads of the batch, or of nobody when the store can't be read now."""
+        try:
+            images = self._payloads.read_many([claim.job_id for claim in batch.claims])
+        except PayloadUnreadableError as error:
+            batch.outcomes += [self._fail(claim, error) for claim in batch.claims]
+            return []
+        return list(zip(batch.claims, images, strict=True))
+
+    def _run(self, batch: "_Batch", images: Sequence[tuple[Claim, bytes | None]]) -> None:
         """Decode and classify images that go through the engine together."""
-        self._report(pace, claims, Stage.DECODING)
-        outcomes: list[Outcome] = []
+        batch.under_way = [claim for claim, _ in images]
+        self._report(batch, batch.under_way, Stage.DECODING)
         decoded: list[tuple[Claim, Pixels]] = []
-        for claim, payload in zip(claims, payloads, strict=True):
+        for claim, payload in images:
             try:
-                decoded.append((claim, self._decode(payload)))
+                decoded.append((claim, self._decode(batch, claim, payload)))
             except JobFailedError as error:
-                logger.info("job %s failed: %s", claim.job_id, error.code)
-                outcomes.append(Outcome.failed(claim, error.code, error.text))
-        self._report(pace, [claim for claim, _ in decoded], Stage.CLASSIFYING)
-        return outcomes + self._predict(decoded)
+                if isinstance(error.__cause__, SoftTimeLimitExceeded):
+                    # It came in the middle of a decoder, which took it for a damaged image.
+                    raise error.__cause__ from None
+                batch.outcomes.append(self._fail(claim, error))
+        self._report(batch, [claim for claim, _ in decoded], Stage.CLASSIFYING)
+        batch.outcomes += self._predict(decoded)
+        batch.under_way = []
 
-    def _decode(self, payload: bytes | None) -> Pixels:
+    def _decode(self, batch: "_Batch", claim: Claim, payload: bytes | None) -> Pixels:
+        if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:
+            raise DeadlineExceededError()
         if payload is None:
             raise PayloadLostError()
-        return decode(payload, self._model.manifest, self._limits)
+        try:
+            return decode(payload, self._model.manifest, self._limits)
+        except MemoryError as error:
+            raise OutOfMemoryError() from error
 
     def _predict(self, decoded: Sequence[tuple[Claim, Pixels]]) -> list[Outcome]:
         if not decoded:
             return []
         try:
             answers = self._model.classify([image for _, image in decoded])
+        except SoftTimeLimitExceeded:
+            raise
         except Exception as error:
             # One image may have upset the engine: the others shall not suffer for it.
             if len(decoded) > 1:
                 return [outcome for item in decoded for outcome in self._predict([item])]
             claim = decoded[0][0]
-            logger.exception("job %s: the engine failed: %s", claim.job_id, error)
-            return [Outcome.failed(claim, JobFailedError.code, JobFailedError.detail)]
+            if is_out_of_memory(error):
+                return [self._fail(claim, OutOfMemoryError())]
+            logger.exception("job %s: the engine failed", claim.job_id)
+            reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+            code, detail = JobFailedError.code, JobFailedError.detail
+            return [Outcome.unprocessable(claim, code, detail, reason)]
         return [
             Outcome.completed(claim, answer)
             for (claim, _), answer in zip(decoded, answers, strict=True)
         ]
 
-    def _report(self, pace: _Pace, claims: Sequence[Claim], stage: Stage) -> None:
-        if pace.is_due():
-            self._ledger.report_progress(claims, _PROGRESS[stage], stage)
-            pace.mark()
+    def _fail(self, claim: Claim, error: JobFailedError) -> Outcome:
+        """What an error means for its job: the end, or another try."""
+        if isinstance(error, RetryableJobError):
+            logger.warning("job %s is tried again: %s", claim.job_id, error.reason)
+            delay_ms = self._delay_ms(claim.attempt)
+            return Outcome.retry(
+                claim, error.code, error.text, reason=error.reason, delay_ms=delay_ms
+            )
+        logger.info("job %s failed: %s", claim.job_id, error.code)
+        return Outcome.failed(claim, error.code, error.text)
 
-    def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        if outcomes:
+    def _delay_ms(self, attempt: int) -> int:
+        """Twice as long after each attempt, and spread, so that not all come back at once."""
+        longest = min(self._backoff_ms * 2 ** min(attempt - 1, 30), _LONGEST_DELAY_MS)
+        return int(longest * random.uniform(0.5, 1.5))
+
+    def _report(self, batch: "_Batch", claims: Sequence[Claim], stage: Stage) -> None:
+        if batch.is_due():
+            self._ledger.report_progress(claims, _PROGRESS[stage], stage)
+            batch.mark()
+
+    def _finish(self, batch: "_Batch") -> None:
+        if batch.outcomes:
             # What was not ended belongs to somebody else by now, and so does its payload.
-            self._payloads.delete_many(self._ledger.finish(outcomes))
+            self._payloads.delete_many(self._ledger.finish(batch.outcomes))
+            batch.outcomes = []
 
 
 _classifier: BatchClassifier | None = None

@@ -5,8 +5,10 @@ engine they use (or stops, if the model is broken); then, from a timer, it says 
 prolongs the leases of children that are at work, takes back what dead children held, and sweeps.
 """
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,20 +24,34 @@ from app.core import keys
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_client, find_policy_warning
+from app.jobs.job import DeathReason
 from app.jobs.ledger import RedisLedger
-from app.jobs.payloads import create_payload_store
+from app.jobs.payload_stores import create_payload_store
 from app.jobs.service import Heartbeat
 from app.models.ml_models import PreparedModel, load_model, prepare_model
-from app.tasks.broker import install_broker_repair
 from app.tasks.classification import BatchClassifier, set_classifier
+from app.tasks.requests import take_timed_out
 
 logger = logging.getLogger(__name__)
 
 # A child that died is noticed this soon; asking the pool for its process ids costs microseconds.
 _WATCH_SECONDS = 0.5
 
+# What a broken upload leaves behind is an hour old before it goes; a look is a folder's listing.
+_SWEEP_UPLOADS_SECONDS = 60
+
+# Celery's own, to interrupt what a child does.
+_SOFT_TIMEOUT = signal.SIGUSR1
+
+# For a child to hand back what it has not finished, once it is told to.
+_INTERRUPT_SECONDS = 1
+
 # Silent heartbeats before a worker counts as gone.
 _MISSED_BEATS = 3
+
+# Classifying takes every core that it gets. The API, Redis and the worker's main process need
+# little, but at once: the scheduler lets them go first.
+_NICENESS = 5
 
 # How children learn the name of the worker that they belong to, forked or spawned.
 _NAME_VARIABLE = "CLASSIFIER_WORKER_NAME"
@@ -68,6 +84,7 @@ def quieten_doorbells(**_: Any) -> None:
 @worker_process_init.connect
 def open_classifier(**_: Any) -> None:
     """In each child, before it takes work: connect, load the model, warm it up."""
+    os.nice(_NICENESS)
     settings = get_settings()
     client = create_client(settings.redis)
     try:
@@ -79,10 +96,10 @@ def open_classifier(**_: Any) -> None:
     set_classifier(
         BatchClassifier(
             holder_name(os.environ[_NAME_VARIABLE], os.getpid()),
-            RedisLedger(client, settings.queue, settings.result),
+            RedisLedger(client, settings),
             create_payload_store(settings, client),
             model,
-            settings.limits,
+            settings,
         )
     )
 
@@ -126,16 +143,22 @@ class LedgerStep(bootsteps.StartStopStep):
             (settings.queue.lease_seconds / 3, keeper.renew),
             (_WATCH_SECONDS, keeper.watch_children),
             (settings.queue.sweep_seconds, keeper.sweep),
+            (_SWEEP_UPLOADS_SECONDS, keeper.sweep_uploads),
         ):
             timer.call_repeatedly(seconds, _survive, (action,))
         _survive(keeper.check_policy)
         _survive(keeper.beat)
 
     def stop(self, worker: Any) -> None:
-        # The heartbeat ends first and the rest goes on: children may still be at work.
-        if self._keeper is not None:
+        # Children may still be at work, and Celery waits for them. The timer goes on meanwhile: all
+        # but the heartbeat is still needed.
+        keeper = self._keeper
+        if keeper is not None:
             self._heartbeat.cancel()
-            _survive(self._keeper.say_goodbye)
+            _survive(keeper.say_goodbye)
+            grace_seconds = get_settings().worker.grace_seconds
+            worker.timer.call_after(grace_seconds, keeper.interrupt)
+            worker.timer.call_after(grace_seconds + _INTERRUPT_SECONDS, _survive, (keeper.kill,))
 
 
 def _survive(action: Callable[[], None]) -> None:
@@ -155,7 +178,7 @@ class LedgerKeeper:
         self._model = model
         self._heartbeat_ms = int(settings.worker.heartbeat_seconds * _MISSED_BEATS * 1000)
         self._redis = create_client(settings.redis)
-        self._ledger = RedisLedger(self._redis, settings.queue, settings.result)
+        self._ledger = RedisLedger(self._redis, settings)
         self._payloads = create_payload_store(settings, self._redis)
         self._children: set[int] = set()
 
@@ -174,13 +197,7 @@ class LedgerKeeper:
             processes=len(self._worker.pool.info["processes"]),
             reasons=list(self._model.reasons),
         )
-        seconds, microseconds = self._redis.time()
-        now = seconds * 1000 + microseconds // 1000
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(keys.worker(self._name), beat.model_dump_json(), px=self._heartbeat_ms)
-        pipeline.zadd(keys.WORKERS, {self._name: now + self._heartbeat_ms})
-        pipeline.zremrangebyscore(keys.WORKERS, "-inf", now)
-        pipeline.execute()
+        self._ledger.beat(self._name, beat.model_dump_json(), self._heartbeat_ms)
 
     def say_goodbye(self) -> None:
         """Count this worker as gone from now on."""
@@ -195,25 +212,53 @@ class LedgerKeeper:
         Of those alone: a child that is idle and yet holds jobs has lost them on the way, and
         their leases must run out.
         """
-        busy = {request.worker_pid for request in set(state.active_requests)}
-        self._ledger.renew(holder_name(self._name, pid) for pid in busy if pid)
+        self._ledger.renew(holder_name(self._name, pid) for pid in self._busy_children())
+
+    def _busy_children(self) -> set[int]:
+        return {request.worker_pid for request in set(state.active_requests) if request.worker_pid}
 
     def watch_children(self) -> None:
         """Take back at once what children held that died."""
+        # When it sees the child's pipe close before the child itself has gone, Celery looks again
+        # five seconds later.
+        self._worker.pool.maintain_pool()
         alive = set(self._worker.pool.info["processes"])
         for pid in self._children - alive:
-            self._payloads.delete_many(self._ledger.release(holder_name(self._name, pid)))
-            logger.info("child %d is gone, its jobs are back in the queue", pid)
+            reason = DeathReason.TIMED_OUT if take_timed_out(pid) else DeathReason.WORKER_LOST
+            ended = self._ledger.release(holder_name(self._name, pid), reason)
+            self._payloads.delete_many(ended)
+            logger.info("child %d is gone, what it held is back in the queue", pid)
             self._children.discard(pid)
         self._children |= alive
 
+    def interrupt(self) -> None:
+        """Have children hand back what they have not finished: the worker's grace is over."""
+        for pid in self._busy_children():
+            logger.warning("child %d is told to hand back what it has not finished", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, _SOFT_TIMEOUT)
+
+    def kill(self) -> None:
+        """End children that do not listen, and hand back for them."""
+        for pid in self._busy_children():
+            logger.warning("child %d is killed and what it held handed back", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            self._payloads.delete_many(self._ledger.hand_back(holder_name(self._name, pid)))
+
     def sweep(self) -> None:
         """Mend what nobody answered for, unless another worker just did."""
-        late, failed = self._ledger.sweep()
-        self._payloads.delete_many(failed)
-        if late or failed:
-            logger.warning("swept: %d leases had run out, %d jobs given up", late, len(failed))
+        late, ended = self._ledger.sweep()
+        self._payloads.delete_many(ended)
+        if late:
+            logger.warning("swept: %d leases had run out", late)
+
+    def sweep_uploads(self) -> None:
+        """Erase uploads that were broken off, and those whose job ended as its worker died."""
+        orphans = self._ledger.find_orphans(self._payloads.list_old())
+        self._payloads.delete_many(orphans)
+        if orphans:
+            logger.info("erased %d uploads that belonged to no job", len(orphans))
 
 
-install_broker_repair()
 celery_app.steps["worker"].update((ModelStep, LedgerStep))

@@ -25,6 +25,16 @@ class Engine(Protocol):
         ...
 
 
+# What the runtimes' errors say when memory is short; only Python itself has a type for that.
+_OUT_OF_MEMORY = ("out of memory", "bad_alloc", "bad allocation", "allocate memory", "to allocate")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an engine failed for want of memory, which may pass."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
 def predict_in_portions(
     run: Callable[[Pixels], Probabilities], batch: Pixels, size: int
 ) -> Probabilities:

@@ -1,57 +1,64 @@
--- Answer a doorbell: give a worker process up to `batch` jobs.
--- ARGV: holder, batch size, lease ms, history length, model, version, engine
--- Returns {id, attempt, id, attempt, …}
-local holder, batch, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local length, model, version, engine = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+-- Answer a doorbell: give a worker process up to a batch of jobs.
+-- ARGV: holder, model, version, engine
+-- Returns {{id, attempt, ms until its deadline or -1, …}, {ids of jobs that were too late …}}
+local holder, model, version, engine = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 -- Ids of ended jobs are dropped on the way; so many at most in one go, for Redis runs nothing else
 -- meanwhile. If more follow, the doorbell rule rings again.
 local MAX_DROPPED = 1000
 
+go_beyond_memory_limit()
 local now = now_ms()
-local reply, count, dropped = {}, 0, 0
-local doorbells = count_doorbells(batch)
+local given, late, count, dropped = {}, {}, 0, 0
+local doorbells = count_doorbells()
 
-local function give(id, attempt)
-  redis.call('ZADD', LEASES, now + lease, id)
-  reply[#reply + 1] = id
-  reply[#reply + 1] = attempt
+local function give(id, attempt, deadline)
+  redis.call('ZADD', LEASES, now + LEASE, id)
+  given[#given + 1] = id
+  given[#given + 1] = attempt
+  given[#given + 1] = deadline and deadline - now or -1
   count = count + 1
 end
 
 -- What this process already holds comes first: its last claim's answer was lost on the way.
 for _, id in ipairs(redis.call('SMEMBERS', HOLDER .. holder)) do
-  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts')
+  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'deadline')
   if record[1] == 'processing' then
-    give(id, tonumber(record[2]))
+    give(id, tonumber(record[2]), record[3])
   else
     redis.call('SREM', HOLDER .. holder, id)
   end
 end
 
-while count < batch and dropped < MAX_DROPPED do
+while count < BATCH_SIZE and dropped < MAX_DROPPED do
   local id = redis.call('LPOP', QUEUE)
   if not id then
     break
   end
-  local record = redis.call('HMGET', JOB .. id, 'state', 'solo')
+  local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline')
+  local solo, deadline = record[2], record[3] and tonumber(record[3])
   if record[1] ~= 'pending' then
     dropped = dropped + 1
-  elseif record[2] and count > 0 then
+  elseif deadline and deadline <= now then
+    local expired = read_record(id)
+    finish(id, expired, expired.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+    late[#late + 1] = id
+    dropped = dropped + 1
+  elseif solo and count > 0 then
     redis.call('LPUSH', QUEUE, id)
     break
   else
     local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
-    enter(id, 'processing', 0, now, length, 'claimed', now, 'holder', holder,
+    enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
       'model', model, 'version', version, 'engine', engine)
     redis.call('SADD', HOLDER .. holder, id)
-    give(id, attempt)
-    if record[2] then
+    give(id, attempt, deadline)
+    if solo then
       break
     end
   end
 end
 
 -- One doorbell is used up; those left must still cover the queue.
-ring_doorbells(math.max(doorbells - 1, 0), batch)
-return reply
+ring_doorbells(math.max(doorbells - 1, 0))
+return {given, late}

@@ -1,23 +1,78 @@
--- End claimed jobs, each in the one terminal state that its worker found. A claim that is no
--- longer current changes nothing: whoever holds the job now will end it.
--- ARGV: result ttl s, history length, then id, attempt, state, body, …
+-- Report what came of claimed jobs. A claim that is no longer current changes nothing: whoever
+-- holds the job now will end it.
+-- ARGV: id, attempt, verdict, body, reason, delay ms, …
+--   completed      body: the predictions
+--   failed         body: the error; the sender's fault, and nothing to keep
+--   unprocessable  body: the error; becomes a dead letter
+--   retry          reason: why not now; after the delay again; body: the error once that has been
+--                  so too often
 -- Returns the ids of the jobs that have ended under this claim, now or, when the answer was lost and
 -- the call is repeated, before; and of those whose record has expired: their uploads can go
-local ttl, length = ARGV[1], tonumber(ARGV[2])
+
+-- While jobs wait, the rate at which others end tells a sender when to come again. It is measured
+-- over this many ms and smoothed.
+local WINDOW = 2000
+
+local function measure_drain(count, now)
+  if redis.call('LLEN', QUEUE) == 0 then
+    redis.call('HDEL', DRAIN, 'since', 'count')
+    return
+  end
+  local window = redis.call('HMGET', DRAIN, 'since', 'count', 'rate')
+  local since = tonumber(window[1])
+  if not since then
+    redis.call('HSET', DRAIN, 'since', now, 'count', 0)
+    return
+  end
+  count = count + window[2]
+  if now - since < WINDOW then
+    redis.call('HSET', DRAIN, 'count', count)
+    return
+  end
+  local rate = count * 1000 / (now - since)
+  if window[3] then
+    rate = (rate + window[3]) / 2
+  end
+  redis.call('HSET', DRAIN, 'since', now, 'count', 0, 'rate', rate)
+end
+
+local function put_off(id, record, attempt, body, reason, delay, now)
+  note_attempt(id, record, reason, now)
+  if record.retries >= RETRY_LIMIT then
+    bury(id, record, attempt, 'retries_exhausted', body, now)
+    return
+  end
+  enter(id, 'pending', attempt, 0, now, 'retries', record.retries + 1)
+  redis.call('ZADD', DELAYED, now + delay, id)
+  if record.deadline then
+    -- It may have passed while the job ran, and the sweeper forgets those.
+    redis.call('ZADD', DEADLINES, record.deadline, id)
+  end
+end
+
+go_beyond_memory_limit()
 local now, ended = now_ms(), {}
-for i = 3, #ARGV, 4 do
-  local id, attempt, state, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress')
-  if record[1] == 'processing' and record[2] == attempt then
-    drop_claim(id, record[3])
-    if state == 'completed' then
-      finish(id, state, 100, 'result', body, now, ttl, length)
+for i = 1, #ARGV, 6 do
+  local id, attempt, verdict, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local record = read_record(id)
+  if record.state == 'processing' and record.attempts == attempt then
+    drop_claim(id, record)
+    if verdict == 'completed' then
+      finish(id, record, attempt, 'completed', 100, 'result', body, now)
+      ended[#ended + 1] = id
+    elseif verdict == 'failed' then
+      finish(id, record, attempt, 'failed', record.progress, 'error', body, now)
+      ended[#ended + 1] = id
+    elseif verdict == 'unprocessable' then
+      note_attempt(id, record, ARGV[i + 4], now)
+      bury(id, record, attempt, 'unprocessable', body, now)
     else
-      finish(id, state, tonumber(record[4]), 'error', body, now, ttl, length)
+      put_off(id, record, attempt, body, ARGV[i + 4], ARGV[i + 5], now)
     end
-    ended[#ended + 1] = id
-  elseif not record[1] or (record[2] == attempt and record[1] ~= 'pending') then
+  elseif not record.state
+    or (record.attempts == attempt and record.state ~= 'pending' and not record.dead) then
     ended[#ended + 1] = id
   end
 end
+measure_drain(#ended, now)
 return ended

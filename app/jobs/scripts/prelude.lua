@@ -1,5 +1,5 @@
--- Stands before every script; the names of the keys come from app/core/keys.py, the doorbell's
--- message from app/jobs/doorbell.py.
+-- Stands before every script, behind the constants: the keys' names from app/core/keys.py, the rules
+-- and texts from app/jobs/script.py.
 --
 -- A script is the only writer of a job's state, runs alone, and reads Redis's clock. Job records
 -- are addressed by ids found in the queue, so the scripts need one Redis, not a Redis Cluster.
@@ -9,13 +9,19 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What brings accepted jobs to their end must work while Redis is at its memory limit. Redis then
+-- refuses a script whose first write may need memory, and only that: this write needs none.
+local function go_beyond_memory_limit()
+  redis.call('ZREM', LEASES, '')
+end
+
 -- More doorbells than this in one go would hold Redis up; the sweeper rings the rest.
 local MAX_BELLS = 1000
 
 -- The doorbell rule: never fewer messages outstanding than ⌈queue / batch⌉, since each claims up to
--- `batch` jobs. `left` are the messages that are there already.
-local function ring_doorbells(left, batch)
-  local due = math.ceil(redis.call('LLEN', QUEUE) / batch) - left
+-- a batch of jobs. `left` are the messages that are there already.
+local function ring_doorbells(left)
+  local due = math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE) - left
   for _ = 1, math.min(due, MAX_BELLS) do
     local number = redis.call('INCR', BELLS_RUNG)
     redis.call('LPUSH', DOORBELLS, (string.gsub(BELL, BELL_ID, 'bell-' .. number)))
@@ -23,8 +29,8 @@ local function ring_doorbells(left, batch)
 end
 
 -- What the rule says is there, before this script changes the queue.
-local function count_doorbells(batch)
-  return math.ceil(redis.call('LLEN', QUEUE) / batch)
+local function count_doorbells()
+  return math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE)
 end
 
 local function publish(id, state, progress, stage, now)
@@ -33,45 +39,103 @@ local function publish(id, state, progress, stage, now)
   }))
 end
 
--- Enter a state: the record, the history (capped, about `length` entries), the live channel.
-local function enter(id, state, progress, now, length, ...)
+-- Enter a state: the record, the history (capped, about), the live channel. `attempt` is the number
+-- of the claim that it happens under, 0 before the first.
+local function enter(id, state, attempt, progress, now, ...)
   redis.call('HSET', JOB .. id, 'state', state, 'progress', progress, 'stage', '',
     'updated', now, ...)
-  if length > 0 then
-    redis.call('XADD', HISTORY, 'MAXLEN', '~', length, '*', 'job', id, 'state', state)
+  if HISTORY_LENGTH > 0 then
+    redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
+      'job', id, 'state', state, 'attempt', attempt)
   end
   publish(id, state, progress, '', now)
 end
 
--- The claim ends, whoever ends it.
-local function drop_claim(id, holder)
+-- What the functions below need of a record.
+local function read_record(id)
+  local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
+    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'owner')
+  return {
+    state = fields[1], attempts = fields[2] or 0, holder = fields[3],
+    progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
+    deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
+    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], owner = fields[12],
+  }
+end
+
+local function drop_claim(id, record)
   redis.call('ZREM', LEASES, id)
-  redis.call('SREM', HOLDER .. holder, id)
-end
-
-local function finish(id, state, progress, field, body, now, ttl, length)
-  enter(id, state, progress, now, length, 'finished', now, field, body)
-  redis.call('EXPIRE', JOB .. id, ttl)
-end
-
--- A job whose worker process is gone: back to the head of the queue, to run alone since any
--- member of its batch may have killed it; or failed, when it has lost enough workers.
--- Returns whether the job failed.
-local function recover(id, now, max_attempts, exhausted, ttl, length)
-  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder')
-  if record[3] then
-    drop_claim(id, record[3])
-  else
-    redis.call('ZREM', LEASES, id)
+  if record.holder then
+    redis.call('SREM', HOLDER .. record.holder, id)
   end
-  if record[1] ~= 'processing' then
+end
+
+-- An attempt that came to nothing, for whoever looks into it later.
+local function note_attempt(id, record, reason, now)
+  local note = cjson.encode({
+    attempt = tonumber(record.attempts), worker = record.holder, started_ms = record.claimed,
+    ended_ms = now, reason = reason,
+  })
+  local trail = redis.call('HGET', JOB .. id, 'trail')
+  redis.call('HSET', JOB .. id, 'trail', trail and trail .. ',' .. note or note)
+end
+
+-- The job no longer counts as work to do.
+local function settle(id, record)
+  if record.size then
+    redis.call('DECRBY', BACKLOG_BYTES, record.size)
+  end
+  if record.deadline then
+    redis.call('ZREM', DEADLINES, id)
+  end
+end
+
+-- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
+local function finish(id, record, attempt, state, progress, field, body, now)
+  enter(id, state, attempt, progress, now, 'finished', now, field, body)
+  redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+  settle(id, record)
+  if PAYLOADS_IN_REDIS then
+    redis.call('UNLINK', PAYLOAD .. id)
+  end
+end
+
+-- The same for a job that was given up: a dead letter keeps its upload.
+local function bury(id, record, attempt, reason, body, now)
+  enter(id, 'failed', attempt, record.progress, now, 'finished', now, 'error', body,
+    'dead', reason)
+  redis.call('PEXPIRE', JOB .. id, DEAD_LETTER_TTL)
+  redis.call('ZADD', DEAD, now, id)
+  settle(id, record)
+  if PAYLOADS_IN_REDIS then
+    redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
+  end
+end
+
+-- A claim has come to nothing: the job goes back to the head of the queue. Unless it was handed
+-- back in good health it runs alone from then on, since any member of its batch may have been the
+-- reason, and is given up when that has happened too often.
+-- Returns whether the job has ended and its upload can go.
+local function take_back(id, reason, now)
+  local record = read_record(id)
+  drop_claim(id, record)
+  if record.state ~= 'processing' then
     return false
   end
-  if tonumber(record[2]) >= max_attempts then
-    finish(id, 'failed', 0, 'error', exhausted, now, ttl, length)
+  note_attempt(id, record, reason, now)
+  if reason ~= 'handed_back' then
+    local losses = record.losses + 1
+    redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
+    if losses >= MAX_ATTEMPTS then
+      bury(id, record, record.attempts, reason, WORKER_LOST, now)
+      return false
+    end
+  end
+  if record.deadline and record.deadline <= now then
+    finish(id, record, record.attempts, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
     return true
   end
-  enter(id, 'pending', 0, now, length, 'solo', 1)
+  enter(id, 'pending', record.attempts, 0, now)
   redis.call('LPUSH', QUEUE, id)
   return false
 end

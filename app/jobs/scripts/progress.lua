@@ -1,6 +1,7 @@
 -- Say where claimed jobs are. Out-of-date claims say nothing.
 -- ARGV: progress, stage, id, attempt, id, attempt, …
 local progress, stage = tonumber(ARGV[1]), ARGV[2]
+go_beyond_memory_limit()
 local now = now_ms()
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]

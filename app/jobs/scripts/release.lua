@@ -1,13 +1,19 @@
--- A worker process is gone: what it held goes back at once.
--- ARGV: holder, batch size, max attempts, error body when exhausted, result ttl s, history length
--- Returns the ids of the jobs that failed
-local holder, batch = ARGV[1], tonumber(ARGV[2])
-local now, failed, doorbells = now_ms(), {}, count_doorbells(batch)
-for _, id in ipairs(redis.call('SMEMBERS', HOLDER .. holder)) do
-  if recover(id, now, tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])) then
-    failed[#failed + 1] = id
+-- Claims have come to nothing: worker_lost (the process is gone), timed_out (it was stopped), or
+-- handed_back (it stops in good health, and the job has lost nothing).
+-- ARGV: holder, reason, then the ids to give back; none: all that it holds
+-- Returns the ids of the jobs that have ended: their uploads can go
+local holder, reason = ARGV[1], ARGV[2]
+go_beyond_memory_limit()
+local now, ended, doorbells = now_ms(), {}, count_doorbells()
+local ids = {unpack(ARGV, 3)}
+if #ids == 0 then
+  ids = redis.call('SMEMBERS', HOLDER .. holder)
+end
+for _, id in ipairs(ids) do
+  -- Some may belong to somebody else by now.
+  if redis.call('SREM', HOLDER .. holder, id) == 1 and take_back(id, reason, now) then
+    ended[#ended + 1] = id
   end
 end
-redis.call('DEL', HOLDER .. holder)
-ring_doorbells(doorbells, batch)
-return failed
+ring_doorbells(doorbells)
+return ended

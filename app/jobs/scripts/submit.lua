@@ -1,12 +1,33 @@
--- Accept jobs: each once, however often it is sent.
--- ARGV: batch size, history length, then id, owner, id, owner, …
-local batch, length = tonumber(ARGV[1]), tonumber(ARGV[2])
-local now, doorbells = now_ms(), count_doorbells(batch)
-for i = 3, #ARGV, 2 do
-  local id, owner = ARGV[i], ARGV[i + 1]
-  if redis.call('EXISTS', JOB .. id) == 0 then
-    enter(id, 'pending', 0, now, length, 'owner', owner, 'created', now)
+-- Accept jobs: each once, however often it is sent, while there is room.
+-- ARGV: id, owner, upload's bytes, ms until its deadline or 0, …
+-- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then 1 or 0 for each job:
+-- whether it is accepted}
+local now, doorbells = now_ms(), count_doorbells()
+local jobs = redis.call('LLEN', QUEUE) + redis.call('ZCARD', DELAYED)
+local before = tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
+local bytes = before
+local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
+for i = 1, #ARGV, 4 do
+  local id, owner, size, patience = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local known = redis.call('EXISTS', JOB .. id) == 1
+  local room = jobs < MAX_JOBS and bytes + size <= MAX_BYTES
+  if room and not known then
+    enter(id, 'pending', 0, 0, now, 'owner', owner, 'created', now, 'size', size)
+    if patience > 0 then
+      redis.call('HSET', JOB .. id, 'deadline', now + patience)
+      redis.call('ZADD', DEADLINES, now + patience, id)
+    end
+    if PAYLOADS_IN_REDIS then
+      redis.call('PERSIST', PAYLOAD .. id)
+    end
     redis.call('RPUSH', QUEUE, id)
+    jobs, bytes = jobs + 1, bytes + size
   end
+  reply[#reply + 1] = (room or known) and 1 or 0
 end
-ring_doorbells(doorbells, batch)
+if bytes > before then
+  redis.call('SET', BACKLOG_BYTES, bytes)
+end
+ring_doorbells(doorbells)
+reply[1], reply[2] = jobs, bytes
+return reply

@@ -1,25 +1,58 @@
--- Mend what nobody answered for: leases that ran out, doorbells that got lost.
--- ARGV: lock ms, batch size, max attempts, error body when exhausted, result ttl s, history length
--- Returns {leases that ran out, ids of jobs that failed …}, or nothing when another worker sweeps
-if not redis.call('SET', SWEEPER, 1, 'NX', 'PX', ARGV[1]) then
+-- Mend what nobody answered for: leases that ran out, deadlines that passed, doorbells that got
+-- lost. Call back what waited for a retry; let go of dead letters that are too old.
+-- Returns {leases that ran out, ids of jobs that have ended: their uploads can go …}, or nothing
+-- when another worker sweeps
+go_beyond_memory_limit()
+if not redis.call('SET', SWEEPER, 1, 'NX', 'PX', SWEEP_LOCK) then
   return nil
 end
 
--- Recovering is a few commands a job; Redis runs nothing else meanwhile, and the rest can wait
--- for the next sweep.
-local MAX_RECOVERED = 1000
+-- Each costs a few commands; Redis runs nothing else meanwhile, and the rest can wait for the next
+-- sweep.
+local MAX_SWEPT = 1000
 
-local batch = tonumber(ARGV[2])
 local now = now_ms()
-local late = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, MAX_RECOVERED)
-local reply = {#late}
-for _, id in ipairs(late) do
-  if recover(id, now, tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])) then
+
+local function due(key, until_ms)
+  return redis.call('ZRANGEBYSCORE', key, '-inf', until_ms, 'LIMIT', 0, MAX_SWEPT)
+end
+
+local lost = due(LEASES, now)
+local reply = {#lost}
+for _, id in ipairs(lost) do
+  if take_back(id, 'worker_lost', now) then
     reply[#reply + 1] = id
   end
 end
 
+for _, id in ipairs(due(DELAYED, now)) do
+  redis.call('ZREM', DELAYED, id)
+  redis.call('LPUSH', QUEUE, id)
+end
+
+for _, id in ipairs(due(DEADLINES, now)) do
+  local record = read_record(id)
+  if record.state == 'pending' then
+    redis.call('ZREM', DELAYED, id)
+    finish(id, record, record.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+    reply[#reply + 1] = id
+  else
+    -- What runs may end; if it is taken back, that looks at the deadline again.
+    redis.call('ZREM', DEADLINES, id)
+  end
+end
+
+for _, id in ipairs(due(DEAD, now - DEAD_LETTER_TTL)) do
+  redis.call('ZREM', DEAD, id)
+  reply[#reply + 1] = id
+end
+
+-- The count of bytes goes astray only when somebody deletes records by hand; an idle ledger knows.
+if redis.call('EXISTS', QUEUE, LEASES, DELAYED) == 0 then
+  redis.call('DEL', BACKLOG_BYTES)
+end
+
 -- A bell that a worker has popped but not yet answered counts as lost here. One bell too many
 -- finds nothing and does nothing.
-ring_doorbells(redis.call('LLEN', DOORBELLS), batch)
+ring_doorbells(redis.call('LLEN', DOORBELLS))
 return reply

@@ -1,0 +1,107 @@
+"""The API's half of the ledger: submit jobs, look them up, see what waits."""
+
+from collections.abc import Awaitable
+from typing import Any, cast
+
+import redis.asyncio
+
+from app.core import keys
+from app.core.config import Settings
+from app.jobs.grouped_calls import GroupedCall
+from app.jobs.job import Backlog, Job, Submission
+from app.jobs.redis_guard import RedisGuard
+from app.jobs.script import Rules, render_script
+
+# Enough for every request that an API process has under way, short enough for Redis, which runs
+# nothing else meanwhile: a submit costs it some 20 µs.
+_LARGEST_GROUP = 128
+
+# Of the memory that Redis may use. Beyond it new work is refused, so that what was accepted finds
+# room for its results.
+_MEMORY_SHARE = 0.95
+
+
+class RedisIntake:
+    """One per API process. Calls that meet share a round trip.
+
+    Raises :class:`redis.RedisError` or :class:`ServiceUnavailableError` while Redis is away.
+    """
+
+    def __init__(
+        self, client: "redis.asyncio.Redis", settings: Settings, guard: RedisGuard
+    ) -> None:
+        self._redis = client
+        self._guard = guard
+        self._script = client.register_script(
+            render_script("submit", Rules.from_settings(settings))
+        )
+        self._submit = GroupedCall(self._submit_group, _LARGEST_GROUP)
+        self._find = GroupedCall(self._find_group, _LARGEST_GROUP)
+        self._look = GroupedCall(self._look_group, _LARGEST_GROUP)
+
+    async def submit(self, submission: Submission) -> tuple[bool, Backlog]:
+        """Accept a job whose payload is stored, if there is room. Idempotent by id.
+
+        Returns whether it is accepted, and what waits now.
+        """
+        return await self._guard.wait(self._submit(submission))
+
+    async def find(self, job_id: str) -> Job | None:
+        """A job's record, or ``None`` if the id was never given out or has expired."""
+        return await self._guard.wait(self._find(job_id))
+
+    async def read_backlog(self) -> Backlog:
+        """What waits now, Redis's memory included."""
+        return await self._guard.wait(self._look(None))
+
+    async def _submit_group(self, jobs: list[Submission]) -> list[tuple[bool, Backlog]]:
+        words = [
+            word
+            for job in jobs
+            for word in (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
+        ]
+        waiting, upload_bytes, rate, *verdicts = await self._guard.call(
+            lambda: cast(Awaitable[Any], self._script(args=words))
+        )
+        backlog = Backlog(waiting, upload_bytes, _read_rate(rate))
+        return [(bool(verdict), backlog) for verdict in verdicts]
+
+    async def _find_group(self, job_ids: list[str]) -> list[Job | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hgetall(keys.job(job_id))
+        records = await self._guard.call(pipeline.execute)
+        return [
+            Job.from_record(job_id, record) if record else None
+            for job_id, record in zip(job_ids, records, strict=True)
+        ]
+
+    async def _look_group(self, askers: list[None]) -> list[Backlog]:
+        pipeline = self._redis.pipeline(transaction=False)
+        add_backlog(pipeline)
+        return [read_backlog(await self._guard.call(pipeline.execute))] * len(askers)
+
+
+def add_backlog(pipeline: "redis.asyncio.client.Pipeline") -> None:
+    """Add to a pipeline the commands whose answers :func:`read_backlog` understands."""
+    pipeline.llen(keys.QUEUE)
+    pipeline.zcard(keys.DELAYED)
+    pipeline.get(keys.BACKLOG_BYTES)
+    pipeline.hget(keys.DRAIN, "rate")
+    pipeline.info("memory")
+
+
+def read_backlog(answers: list[Any]) -> Backlog:
+    """The backlog in a pipeline's answers."""
+    queued, delayed, upload_bytes, rate, memory = answers
+    limit = memory["maxmemory"]
+    return Backlog(
+        jobs=queued + delayed,
+        upload_bytes=int(upload_bytes or 0),
+        drain_rate=_read_rate(rate),
+        memory_full=0 < limit * _MEMORY_SHARE < memory["used_memory"],
+    )
+
+
+def _read_rate(rate: bytes | None) -> float | None:
+    return float(rate) if rate else None

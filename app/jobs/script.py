@@ -1,0 +1,88 @@
+"""The ledger's Lua scripts as Redis gets them: with the keys' names and the rules filled in."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from app.core import keys
+from app.core.config import Settings
+from app.core.errors import DeadlineExceededError, JobFailedError, WorkerLostError
+from app.jobs.doorbell import BELL_ID, render_message
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+_KEY_NAMES = (
+    "JOB",
+    "HOLDER",
+    "PAYLOAD",
+    "WORKER",
+    "QUEUE",
+    "DELAYED",
+    "DEADLINES",
+    "DEAD",
+    "LEASES",
+    "BACKLOG_BYTES",
+    "DRAIN",
+    "HISTORY",
+    "EVENTS",
+    "WORKERS",
+    "SWEEPER",
+    "DOORBELLS",
+    "BELLS_RUNG",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the scripts go by. The same in every process on one Redis. Times are milliseconds."""
+
+    batch_size: int
+    lease: int
+    sweep_lock: int
+    max_attempts: int
+    max_jobs: int
+    max_bytes: int
+    retry_limit: int
+    history_length: int
+    result_ttl: int
+    dead_letter_ttl: int
+    payloads_in_redis: bool
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The rules that the settings make."""
+        queue = settings.queue
+        return cls(
+            batch_size=queue.batch_size,
+            lease=int(queue.lease_seconds * 1000),
+            # A lock that ends before the next round keeps one sweeper, and outlives no dead one.
+            sweep_lock=max(int(queue.sweep_seconds * 900), 1),
+            max_attempts=queue.max_attempts,
+            max_jobs=queue.max_jobs,
+            max_bytes=queue.max_bytes,
+            retry_limit=settings.retry.limit,
+            history_length=queue.history_length,
+            result_ttl=settings.result.ttl * 1000,
+            dead_letter_ttl=settings.dead.letter_ttl * 1000,
+            payloads_in_redis=settings.payload.store == "redis",
+        )
+
+
+def render_error(error: type[JobFailedError], detail: str | None = None) -> str:
+    """An error as a job's record holds it."""
+    return json.dumps({"code": error.code, "detail": detail or error.detail})
+
+
+@cache
+def render_script(name: str, rules: Rules) -> str:
+    """A script's text: names and rules as constants, the prelude, the script."""
+    texts = {key: getattr(keys, key) for key in _KEY_NAMES}
+    texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
+    texts["WORKER_LOST"] = render_error(WorkerLostError)
+    texts["DEADLINE_EXCEEDED"] = render_error(DeadlineExceededError)
+    numbers = {field: getattr(rules, field) for field in rules.__slots__}
+    constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]
+    constants += [f"local {key.upper()} = {str(value).lower()}" for key, value in numbers.items()]
+    prelude = (_SCRIPTS / "prelude.lua").read_text()
+    return "\n".join([*constants, prelude, (_SCRIPTS / f"{name}.lua").read_text()])

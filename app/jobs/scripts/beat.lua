@@ -1,0 +1,7 @@
+-- A worker lives.
+-- ARGV: its name, what it says of itself, ms until it counts as gone
+go_beyond_memory_limit()
+local now = now_ms()
+redis.call('SET', WORKER .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+redis.call('ZADD', WORKERS, now + ARGV[3], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now)

@@ -1,0 +1,21 @@
+-- Put dead letters back into the queue, as an operator wishes: the one way out of a terminal state.
+-- Their failures are forgotten, their deadlines too; each runs alone.
+-- ARGV: ids
+-- Returns the ids that were dead letters
+local now, doorbells, revived = now_ms(), count_doorbells(), {}
+for _, id in ipairs(ARGV) do
+  local record = redis.call('ZREM', DEAD, id) == 1 and read_record(id)
+  if record and record.dead then
+    redis.call('PERSIST', JOB .. id)
+    redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries')
+    enter(id, 'pending', record.attempts, 0, now, 'solo', 1)
+    redis.call('INCRBY', BACKLOG_BYTES, record.size)
+    if PAYLOADS_IN_REDIS then
+      redis.call('PERSIST', PAYLOAD .. id)
+    end
+    redis.call('RPUSH', QUEUE, id)
+    revived[#revived + 1] = id
+  end
+end
+ring_doorbells(doorbells)
+return revived

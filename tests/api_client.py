@@ -1,0 +1,33 @@
+"""Requests to the API as clients make them, and what every error answer must be."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from httpx import Client, Response
+
+SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
+
+
+def submit(client: Client, data: bytes | None = None, **headers: str) -> Response:
+    """Post an image, the sample unless told otherwise."""
+    files = {"file": ("x", data or SAMPLE.read_bytes())}
+    return client.post("/classify", files=files, headers=headers)
+
+
+def png_head(width: int, height: int) -> bytes:
+    """The head of a PNG of this size: enough to be accepted."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + body + struct.pack(">I", zlib.crc32(body))
+
+
+def assert_problem(response: Response, status: int, code: str) -> dict[str, Any]:
+    """The answer is a problem document of this kind; returns it."""
+    document: dict[str, Any] = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, document["status"]) == (status, status)
+    assert (document["code"], document["type"]) == (code, f"/problems/{code}")
+    assert document["title"] and document["detail"]
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document

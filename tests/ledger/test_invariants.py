@@ -1,0 +1,155 @@
+"""What must hold after any history: nothing is lost, nothing counted twice, an end is the end."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from app.core import keys
+from app.jobs.job import Claim, DeathReason, JobState, Outcome
+from tests.ledger.ledger_under_test import (
+    LONG_MS,
+    LedgerUnderTest,
+    completed,
+    failed,
+    retry,
+    unprocessable,
+)
+
+BATCH_SIZE = 3
+STEPS = 250
+UNFINISHED = (JobState.PENDING, JobState.PROCESSING)
+
+
+class Chance:
+    """Does one random thing after another to a ledger, as many workers and operators would."""
+
+    def __init__(self, under_test: LedgerUnderTest, seed: int) -> None:
+        self._under_test = under_test
+        self._random = random.Random(seed)
+        self._claims: list[Claim] = []
+        self._ended: dict[str, str] = {}
+        self.submitted: list[str] = []
+        self.verdicts: Counter[str] = Counter()
+        self._events: list[Callable[[], None]] = [
+            *[self._submit] * 4,
+            *[self._claim] * 3,
+            *[self._finish] * 3,
+            self._give_back,
+            self._sweep,
+            self._pass_time,
+            self._pass_time,
+            self._retry_or_purge,
+        ]
+
+    def step(self) -> str:
+        """One event; returns its name."""
+        event = self._random.choice(self._events)
+        event()
+        return event.__name__
+
+    def _submit(self) -> None:
+        patience_ms = self._random.choice((0, LONG_MS))
+        size = self._random.randrange(1, 1000)
+        job_id = f"job-{self._random.randbytes(8).hex()}"
+        known = self.submitted and self._random.random() < 0.1
+        if known:
+            job_id = self._random.choice(self.submitted)
+        accepted, _ = self._under_test.try_to_submit(
+            job_id, upload_bytes=size, patience_ms=patience_ms
+        )
+        if accepted and not known:
+            self.submitted.append(job_id)
+
+    def _claim(self) -> None:
+        self._claims += self._under_test.claim(f"w{self._random.randrange(4)}")
+
+    def _finish(self) -> None:
+        # Current claims and outdated ones alike.
+        claims = self._random.sample(self._claims, min(len(self._claims), 3))
+        outcomes = [self._judge(claim) for claim in claims]
+        if outcomes:
+            self._under_test.ledger.finish(outcomes)
+
+    def _judge(self, claim: Claim) -> Outcome:
+        return self._random.choice((completed, completed, failed, retry, unprocessable))(claim)
+
+    def _give_back(self) -> None:
+        holder = f"w{self._random.randrange(4)}"
+        some = self._random.sample(self._claims, min(len(self._claims), 2))
+        claims = self._random.choice(([], some))
+        if self._random.random() < 0.5:
+            self._under_test.ledger.hand_back(holder, claims)
+        else:
+            reason = self._random.choice((DeathReason.WORKER_LOST, DeathReason.TIMED_OUT))
+            self._under_test.ledger.release(holder, reason, claims)
+
+    def _sweep(self) -> None:
+        self._under_test.ledger.sweep()
+
+    def _pass_time(self) -> None:
+        pass_time = self._random.choice(
+            (
+                self._under_test.let_retry_become_due,
+                self._under_test.let_lease_run_out,
+                self._under_test.let_deadline_pass,
+            )
+        )
+        with_deadline = self._under_test.members(keys.DEADLINES)
+        others = self._under_test.delayed() + self._under_test.members(keys.LEASES)
+        candidates = with_deadline if pass_time == self._under_test.let_deadline_pass else others
+        if candidates:
+            pass_time(self._random.choice(candidates))
+
+    def _retry_or_purge(self) -> None:
+        dead = self._under_test.members(keys.DEAD)
+        if not dead:
+            return
+        job_id = self._random.choice(dead)
+        if self._random.random() < 0.7:
+            self._under_test.retry_dead(job_id)
+        else:
+            self._under_test.purge_dead(job_id)
+            self.submitted.remove(job_id)
+        self._ended.pop(job_id, None)
+
+    # --- What must hold ---------------------------------------------------------------------------
+
+    def assert_invariants(self) -> None:
+        jobs = self._under_test.get_many(self.submitted)
+        unfinished = {job.id: job for job in jobs if job.state in UNFINISHED}
+        queue = Counter(self._under_test.waiting())
+        leases = self._under_test.members(keys.LEASES)
+        places = queue + Counter(leases) + Counter(self._under_test.delayed())
+        assert {job_id: places[job_id] for job_id in unfinished} == dict.fromkeys(unfinished, 1)
+        processing = {job.id for job in jobs if job.state is JobState.PROCESSING}
+        assert processing == set(leases)
+        total = sum(job.upload_bytes for job in unfinished.values())
+        assert self._under_test.backlog_bytes() == total
+        assert set(self._under_test.members(keys.DEADLINES)) <= set(unfinished)
+        dead = {job.id for job in jobs if job.death_reason}
+        assert set(self._under_test.members(keys.DEAD)) == dead
+        assert self._under_test.bells() >= -(-sum(queue.values()) // BATCH_SIZE)
+        for job in jobs:
+            if job.id not in unfinished:
+                end = f"{job.state} {job.death_reason} {job.error} {job.finished_ms}"
+                assert self._ended.setdefault(job.id, end) == end, "an end is the end"
+                self.verdicts[job.death_reason or job.error.get("code", "completed")] += 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_any_history_every_job_is_in_its_one_place(server_url: str, seed: int) -> None:
+    under_test = LedgerUnderTest(
+        server_url, batch_size=BATCH_SIZE, max_attempts=2, retry_limit=1, history_length=0
+    )
+    chance = Chance(under_test, seed)
+    for number in range(STEPS):
+        name = chance.step()
+        try:
+            chance.assert_invariants()
+        except AssertionError as error:
+            raise AssertionError(f"after {name}, step {number}") from error
+    # A history in which nothing happens proves nothing.
+    ends = {"completed", "undecodable-image", "deadline-exceeded", "unprocessable"}
+    assert ends <= set(chance.verdicts)
