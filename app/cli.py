@@ -3,18 +3,19 @@
 import asyncio
 import json
 import os
-import sys
 import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
+from app.command_line import DEFAULT_URL, JsonOption, UrlOption, complain, stop
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
+from app.dead_letter_commands import dead
 
 # What shows results and speaks HTTP is imported where it is used: the API and the worker start
 # through this module, and start sooner and smaller without it.
@@ -40,19 +41,11 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option(min=1, help="Processes that classify. Default: WORKER_PROCESSES, one a core."),
 ]
-UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def _set(**variables: object) -> None:
     """Make options win over everything else, for this process and those it starts."""
     os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
-
-
-def _stop(reason: object, code: int) -> NoReturn:
-    print(f"classifier: {reason}", file=sys.stderr)
-    raise typer.Exit(code)
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,7 +70,7 @@ def _require_worker() -> None:
     """Stop unless what the extra ``worker`` installs is there."""
     missing = [name for name in ("celery", "numpy", "PIL") if find_spec(name) is None]
     if missing:
-        _stop(
+        stop(
             f"{missing[0]} is missing: install the worker too, "
             "pip install '.[worker]' in the project's folder",
             2,
@@ -110,7 +103,7 @@ def up(
     try:
         code = run_embedded(get_settings())
     except ConfigurationError as error:
-        _stop(error, 2)
+        stop(error, 2)
     raise typer.Exit(code)
 
 
@@ -129,7 +122,7 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
     try:
         check_port(settings.listen.host, settings.listen.port)
     except ConfigurationError as error:
-        _stop(error, 2)
+        stop(error, 2)
     uvicorn.run(
         "app.main:app",
         host=settings.listen.host,
@@ -214,14 +207,14 @@ def classify(
                 )
             )
     except ServiceUnreachableError as error:
-        _stop(f"{error}; `classifier up` starts one", 2)
+        stop(f"{error}; `classifier up` starts one", 2)
     done = [(str(item.file), item.result["predictions"]) for item in answers if item.result]
     if done and not as_json:
         Console().print(create_prediction_table(done))
     for item in answers:
         if item.problem:
             text = f"{item.problem['title']}. {item.problem.get('detail', '')}"
-            print(f"classifier: {item.file}: {text}", file=sys.stderr)
+            complain(f"{item.file}: {text}")
     raise typer.Exit(len(done) < len(answers))
 
 
@@ -245,9 +238,9 @@ def status(
     try:
         document, result = asyncio.run(_ask_job(url, str(job_id)))
     except ProblemError as error:
-        _stop(error, 1)
+        stop(error, 1)
     except ServiceUnreachableError as error:
-        _stop(error, 2)
+        stop(error, 2)
     if as_json:
         print(json.dumps(document | {"result": result}, ensure_ascii=False))
         return
@@ -264,6 +257,9 @@ async def _ask_job(url: str, job_id: str) -> tuple[dict[str, Any], dict[str, Any
         document = await client.get_status(job_id)
         ended = document["status"] in ("completed", "failed")
         return document, await client.get_result(job_id) if ended else None
+
+
+cli.add_typer(dead, name="dead")
 
 
 # --- Looking at this machine ---------------------------------------------------------------------
@@ -287,7 +283,7 @@ def models() -> None:
         with Console(stderr=True).status("measuring engines"):
             model = prepare_model(settings)
     except ConfigurationError as error:
-        _stop(error, 2)
+        stop(error, 2)
     console = Console()
     manifest = model.manifest
     about = {"model": f"{manifest.name} {manifest.version}", "file": model.source.path}
@@ -296,7 +292,7 @@ def models() -> None:
     console.print(create_document_table(about))
     console.print(create_engine_table(model))
     for reason in model.reasons:
-        print(f"classifier: {reason}", file=sys.stderr)
+        complain(reason)
 
 
 @cli.command()

@@ -16,6 +16,7 @@ LONGEST_RETRY_SECONDS = 30.0
 FIRST_POLL_SECONDS = 0.05  # a lone image takes about 20 ms
 LONGEST_POLL_SECONDS = 0.2
 POLL_GROWTH = 1.3
+DEAD_LETTERS = "/admin/dead-letters"
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -43,10 +44,11 @@ class ProblemError(Exception):
 class ServiceClient:
     """Talks to one running service. An async context manager; safe for many tasks at once.
 
-    Raises :class:`ServiceUnreachableError` for an address that is none.
+    ``admin_token``: needed for dead letters. Raises :class:`ServiceUnreachableError` for an address
+    that is none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, admin_token: str | None = None) -> None:
         self.url = url.rstrip("/")
         try:
             host = httpx.URL(url).host
@@ -54,6 +56,8 @@ class ServiceClient:
             raise ServiceUnreachableError(url, str(error)) from None
         # A proxy from the environment can't reach this machine's own addresses.
         self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=host not in _LOOPBACK)
+        if admin_token is not None:
+            self._http.headers.update({b"Authorization": f"Bearer {admin_token}".encode()})
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,6 +102,41 @@ class ServiceClient:
     async def get_result(self, job_id: str) -> Json:
         """The result document of a completed job; a failed one raises :class:`ProblemError`."""
         return self._read(await self._get(f"/result/{job_id}"))
+
+    async def list_dead_letters(self, limit: int) -> Json:
+        """The latest dead letters, ``limit`` at most, and how many there are."""
+        return self._read(await self._get(f"{DEAD_LETTERS}?limit={limit}"))
+
+    async def get_dead_letter(self, job_id: str) -> Json:
+        """The document of a dead letter."""
+        return self._read(await self._get(f"{DEAD_LETTERS}/{job_id}"))
+
+    async def get_dead_letter_upload(self, job_id: str) -> bytes:
+        """The image of a dead letter, as it was uploaded."""
+        response = await self._get(f"{DEAD_LETTERS}/{job_id}/upload")
+        if response.is_error:
+            self._read(response)
+        return response.content
+
+    async def retry_dead_letter(self, job_id: str) -> None:
+        """Put a dead letter back into the queue."""
+        await self._change("POST", f"/{job_id}/retry")
+
+    async def retry_all_dead_letters(self) -> int:
+        """Put all back into the queue; returns how many there were."""
+        return int((await self._change("POST", "/retry"))["retried"])
+
+    async def purge_dead_letter(self, job_id: str) -> None:
+        """Erase a dead letter and its image."""
+        await self._change("DELETE", f"/{job_id}")
+
+    async def purge_all_dead_letters(self) -> int:
+        """Erase all and their images; returns how many there were."""
+        return int((await self._change("DELETE", ""))["purged"])
+
+    async def _change(self, method: str, path: str) -> Json:
+        url = f"{self.url}{DEAD_LETTERS}{path}"
+        return self._read(await self._send(lambda: self._http.request(method, url)))
 
     async def find_health(self) -> Json | None:
         """The health document, however bad, or ``None`` while nothing answers."""

@@ -54,6 +54,46 @@ def create_document_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
+def create_dead_letters_table(letters: Iterable[Mapping[str, Any]]) -> Table:
+    """A row for each dead letter: why and when it died, what was tried, what its sender is told."""
+    table = _create_table("job", "reason", "died", "tried", "error")
+    # Ids are there to be copied whole; what the sender is told gives way.
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for letter in letters:
+        table.add_row(
+            letter["job_id"],
+            Text(letter["reason"], style="bold"),
+            _shorten_time(letter["died_at"]),
+            str(len(letter["attempts"])),
+            Text(letter["error"]["code"], style="dim"),
+        )
+    return table
+
+
+def create_attempts_table(attempts: Iterable[Mapping[str, Any]]) -> Table:
+    """A row for each attempt that came to nothing."""
+    table = _create_table("", "started", "ended", "reason", "worker")
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    for column in table.columns[3:]:
+        column.overflow = "fold"
+    for item in attempts:
+        table.add_row(
+            str(item["attempt"]),
+            _shorten_time(item["started_at"]),
+            _shorten_time(item["ended_at"]),
+            Text(item["reason"], style="bold"),
+            Text(item["worker"], style="dim"),
+        )
+    return table
+
+
+def _shorten_time(text: str) -> str:
+    """To the second, as people write it: 2026-11-23 12:00:00Z."""
+    return f"{text[:19].replace('T', ' ')}Z"
+
+
 def create_engine_table(model: "PreparedModel") -> Table:
     """A row for each engine: how fast it is, how true to the reference, and whether it is used."""
     table = _create_table("engine", "ms an image", "same class", "mean difference", "")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import httpx
 import psutil
 import pytest
 import redis
+from pydantic import SecretStr
 
+from app.admin_token import find_admin_token, keep_admin_token
 from app.core import keys
-from app.core.config import ListenSettings, Settings
+from app.core.config import AdminSettings, ListenSettings, Settings
 from app.embedded.child_process import describe_end
 from app.embedded.supervisor import SAMPLE, service_url
 from tests.service import COMMAND, RunningService, clean_environment, find_free_port, wait_until
@@ -79,6 +82,53 @@ def test_offers_a_curl_line_that_works_as_it_stands(embedded: RunningService) ->
         embedded.curl_line(), shell=True, capture_output=True, text=True, check=True, timeout=30
     )
     assert json.loads(answer.stdout)["status"] == "pending"
+
+
+def test_makes_an_admin_token_that_only_its_owner_and_the_api_see(
+    embedded: RunningService,
+) -> None:
+    file = embedded.data_dir / "admin.token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    token = file.read_text(encoding="utf-8").strip()
+    assert len(token) >= 32
+    url = f"{embedded.url}/admin/dead-letters"
+    headers = {"Authorization": f"Bearer {token}"}
+    assert HTTP.get(url, headers=headers).json() == {"total": 0, "dead_letters": []}
+    assert HTTP.get(url).status_code == 401
+    assert child_of(embedded, "api").environ()["ADMIN_TOKEN"] == token
+    assert "ADMIN_TOKEN" not in child_of(embedded, "worker").environ()
+    assert not any(token in line for line in embedded.lines)
+
+
+def test_the_dead_commands_find_its_token(embedded: RunningService, tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [COMMAND, "dead", "list", "--url", embedded.url],
+        cwd=tmp_path,
+        env=clean_environment(DATA_DIR=str(embedded.data_dir)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (answer.returncode, answer.stdout) == (0, "no dead letters\n"), answer.stderr
+
+
+def test_the_admin_token_outlives_a_start_and_an_empty_one_is_replaced(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    first = keep_admin_token(settings)
+    assert keep_admin_token(settings) == first == find_admin_token(settings)
+    file = tmp_path / "admin.token"
+    file.write_text("")
+    file.chmod(0o644)
+    second = keep_admin_token(settings)
+    assert second != first
+    assert file.read_text(encoding="utf-8").strip() == second
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_an_admin_token_that_is_set_is_kept_nowhere(tmp_path: Path) -> None:
+    admin = AdminSettings(token=SecretStr("my own"))
+    assert keep_admin_token(Settings(data_dir=tmp_path, admin=admin)) == "my own"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_needs_a_free_port(embedded: RunningService, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from fastapi.openapi.utils import get_openapi
 from app.api import problems
 from app.core.errors import (
     AttemptsExhaustedError,
+    DeadlineExceededError,
     EmptyFileError,
     FileTooLargeError,
     ImageTooLargeError,
     InternalError,
+    InvalidRequestError,
     JobFailedError,
     JobNotFoundError,
     MalformedImageError,
@@ -23,8 +25,10 @@ from app.core.errors import (
     NotMultipartError,
     OversizedImageError,
     PayloadLostError,
+    QueueFullError,
     ServiceError,
     ServiceUnavailableError,
+    StorageFullError,
     TruncatedImageError,
     UndecodableImageError,
     UnsupportedImageError,
@@ -61,9 +65,14 @@ to do, and its `request_id`, also in the `X-Request-ID` header, finds the reques
 TAGS = [
     {"name": "classification", "description": "Submit an image, follow its job, fetch its result."},
     {"name": "health", "description": "How the service is."},
+    {
+        "name": "administration",
+        "description": "Dead letters: jobs that were given up, kept with their uploads for "
+        "`DEAD_LETTER_TTL` (a week unless configured). Needs `ADMIN_TOKEN`.",
+    },
 ]
 
-_REQUEST_ID_HEADER = {
+REQUEST_ID_HEADER = {
     "X-Request-ID": {
         "description": "The request's id: yours if you sent one, else a new one.",
         "schema": {"type": "string"},
@@ -80,7 +89,7 @@ _LOCATION_HEADER = {
 }
 
 
-def _problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` entries of a call that may end in these errors."""
     responses: dict[int | str, dict[str, Any]] = {}
     kinds: tuple[type[ServiceError], ...] = (*errors, InternalError)
@@ -94,7 +103,7 @@ def _problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
             "value": _example(error),
         }
         if error.retry_after_seconds is not None:
-            response["headers"] = _REQUEST_ID_HEADER | _RETRY_AFTER_HEADER
+            response["headers"] = REQUEST_ID_HEADER | _RETRY_AFTER_HEADER
     return responses
 
 
@@ -102,7 +111,7 @@ def _problem_response() -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         "description": "",
-        "headers": _REQUEST_ID_HEADER,
+        "headers": REQUEST_ID_HEADER,
         "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": {}}},
     }
 
@@ -125,6 +134,16 @@ def _links(*operations: str) -> dict[str, Any]:
 
 
 _UPLOAD = {
+    "parameters": [
+        {
+            "name": "Cancel-After",
+            "in": "header",
+            "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
+            "most seven days. One that nobody came to by then fails and is never run.",
+            "schema": {"type": "string"},
+            "example": "30s",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -144,7 +163,7 @@ _UPLOAD = {
                 }
             }
         },
-    }
+    },
 }
 
 CLASSIFY: dict[str, Any] = {
@@ -156,11 +175,11 @@ CLASSIFY: dict[str, Any] = {
     "openapi_extra": _UPLOAD,
     "responses": {
         202: {
-            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER,
+            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | REQUEST_ID_HEADER,
             "links": _links("get_status", "get_result"),
         }
     }
-    | _problems(
+    | problem_responses(
         MalformedUploadError,
         FileTooLargeError,
         ImageTooLargeError,
@@ -169,11 +188,14 @@ CLASSIFY: dict[str, Any] = {
         MissingFileError,
         EmptyFileError,
         MalformedImageError,
+        InvalidRequestError,
+        QueueFullError,
+        StorageFullError,
         ServiceUnavailableError,
     ),
 }
 
-_JOB_ID = {
+JOB_ID = {
     "parameters": [
         {
             "name": "job_id",
@@ -192,27 +214,28 @@ STATUS: dict[str, Any] = {
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
-    "openapi_extra": _JOB_ID,
-    "responses": {200: {"headers": _REQUEST_ID_HEADER, "links": _links("get_result")}}
-    | _problems(JobNotFoundError, ServiceUnavailableError),
+    "openapi_extra": JOB_ID,
+    "responses": {200: {"headers": REQUEST_ID_HEADER, "links": _links("get_result")}}
+    | problem_responses(JobNotFoundError, ServiceUnavailableError),
 }
 
 RESULT: dict[str, Any] = {
     "summary": "Fetch the predictions",
     "description": "The predictions of a completed job. A job that has not ended answers 202 with "
-    "its status; a failed one answers 422 when the image was at fault and 500 when we were.",
+    "its status; a failed one answers 422 when the image was at fault, 504 when its deadline "
+    "passed, and 500 when we were at fault.",
     "response_description": "The job is completed.",
     "response_model": JobResult,
-    "openapi_extra": _JOB_ID,
+    "openapi_extra": JOB_ID,
     "responses": {
-        200: {"headers": _REQUEST_ID_HEADER},
+        200: {"headers": REQUEST_ID_HEADER},
         202: {
             "model": JobStatus,
             "description": "The job has not ended yet; ask again.",
-            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | _REQUEST_ID_HEADER,
+            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | REQUEST_ID_HEADER,
         },
     }
-    | _problems(
+    | problem_responses(
         JobNotFoundError,
         UndecodableImageError,
         TruncatedImageError,
@@ -220,6 +243,7 @@ RESULT: dict[str, Any] = {
         JobFailedError,
         PayloadLostError,
         AttemptsExhaustedError,
+        DeadlineExceededError,
         ServiceUnavailableError,
     ),
 }
@@ -230,33 +254,45 @@ HEALTH: dict[str, Any] = {
     "description": "`healthy`, `degraded` with reasons, or `unhealthy` with 503. Answers within "
     "100 ms even while Redis hangs.",
     "responses": {
-        200: {"headers": _REQUEST_ID_HEADER},
+        200: {"headers": REQUEST_ID_HEADER},
         503: {
             "model": Health,
             "description": "Redis does not answer: no job can be accepted.",
-            "headers": _REQUEST_ID_HEADER,
+            "headers": REQUEST_ID_HEADER,
         },
     }
-    | _problems(),
+    | problem_responses(),
 }
 
 LIVE: dict[str, Any] = {
     "summary": "Is the process alive?",
     "description": "Never touches Redis: for a supervisor that restarts what hangs.",
     "response_model": Live,
-    "responses": _problems(),
+    "responses": problem_responses(),
 }
 
 READY: dict[str, Any] = {
     "summary": "Can jobs be accepted?",
     "description": "For a load balancer: 503 while Redis is away.",
     "response_model": Ready,
-    "responses": _problems(ServiceUnavailableError),
+    "responses": problem_responses(ServiceUnavailableError),
+}
+
+
+ADMIN_TOKEN_SCHEME = "admin_token"
+
+_SECURITY_SCHEMES = {
+    ADMIN_TOKEN_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The service's `ADMIN_TOKEN`. `classifier up` makes one: it is in "
+        "`admin.token` in the data folder.",
+    }
 }
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Complete the generated schema with what FastAPI can't know: the problem document."""
+    """Complete the generated schema with what FastAPI can't know: problems, the admin token."""
 
     def create_schema() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -267,8 +303,9 @@ def install_openapi(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            components = schema.setdefault("components", {}).setdefault("schemas", {})
-            components["Problem"] = Problem.model_json_schema()
+            components = schema.setdefault("components", {})
+            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components["securitySchemes"] = _SECURITY_SCHEMES
             app.openapi_schema = schema
         return app.openapi_schema
 

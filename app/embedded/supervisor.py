@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from app.admin_token import keep_admin_token
 from app.client import ProblemError, ServiceClient, ServiceUnreachableError
 from app.core.config import Settings
 from app.embedded.child_process import ChildCommand, ChildKeeper, describe_end
@@ -27,26 +28,31 @@ START_SECONDS = 180.0
 PATIENCE_SECONDS = 5.0  # a later start is done by then; a longer one deserves a word
 SAMPLE_SECONDS = 60.0
 HEALTH_POLL_SECONDS = 0.1
-# Together under ten seconds, after which service managers and users lose patience.
-WORK_GRACE_SECONDS = 7.0
+# All that it takes to stop stays under ten seconds, after which service managers and users lose
+# patience: the worker's grace (WORKER_GRACE_SECONDS), this for what follows it, and Redis.
+HAND_BACK_SECONDS = 2.5
 REDIS_GRACE_SECONDS = 2.0
 
 
 class Supervisor:
     """Starts the children, says when they are ready, keeps them running, stops them in order."""
 
-    def __init__(self, settings: Settings, redis: PrivateRedis | None, lock: int) -> None:
+    def __init__(
+        self, settings: Settings, redis: PrivateRedis | None, lock: int, admin_token: str
+    ) -> None:
         colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._terminal = Terminal(sys.stdout.buffer, colours=colours)
         self._redis = redis
         self._lock = lock
         self._url = service_url(settings)
+        self._grace_seconds = settings.worker.grace_seconds + HAND_BACK_SECONDS
         self._environment = {
             **os.environ,
             "REDIS_URL": redis.url if redis else settings.redis.url,
             "DATA_DIR": str(settings.data_dir.resolve()),
             "PYTHONUNBUFFERED": "1",
         }
+        self._api_environment = self._environment | {"ADMIN_TOKEN": admin_token}
         self._keepers: list[ChildKeeper] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -115,10 +121,10 @@ class Supervisor:
             )
             await self._redis.wait_ready()
             self._terminal.release("redis", show=False)
-        for source in ("api", "worker"):
+        for source, environment in (("api", self._api_environment), ("worker", self._environment)):
             # -P: the working directory may hold an `app` of its own.
             arguments = [sys.executable, "-P", "-m", "app.cli", source]
-            self._start(ChildCommand(source, arguments, self._environment))
+            self._start(ChildCommand(source, arguments, environment))
 
     def _start(self, command: ChildCommand) -> None:
         keeper = ChildKeeper(command, self._terminal.write, self._terminal.say)
@@ -169,7 +175,7 @@ class Supervisor:
         redis = [keeper for keeper in self._keepers if keeper.source == "redis"]
         others = [keeper for keeper in self._keepers if keeper.source != "redis"]
         # Both at once: what the API still accepts is in the ledger, worker or not.
-        await asyncio.gather(*(keeper.stop(WORK_GRACE_SECONDS) for keeper in others))
+        await asyncio.gather(*(keeper.stop(self._grace_seconds) for keeper in others))
         for keeper in redis:
             self._terminal.hold("redis")  # its farewells are marked as warnings, too
             await keeper.stop(REDIS_GRACE_SECONDS)
@@ -192,11 +198,12 @@ def run_embedded(settings: Settings) -> int:
     data_dir = settings.data_dir.resolve()
     check_port(settings.listen.host, settings.listen.port)
     with locked_folder(data_dir) as lock:
+        admin_token = keep_admin_token(settings)
         if "url" in settings.redis.model_fields_set:
             check_redis(settings)
-            return asyncio.run(Supervisor(settings, None, lock).run())
-        redis = PrivateRedis(data_dir)
+            return asyncio.run(Supervisor(settings, None, lock, admin_token).run())
+        redis = PrivateRedis(data_dir, settings.durability)
         try:
-            return asyncio.run(Supervisor(settings, redis, lock).run())
+            return asyncio.run(Supervisor(settings, redis, lock, admin_token).run())
         finally:
             redis.close()

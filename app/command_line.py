@@ -1,0 +1,22 @@
+"""What the `classifier` commands share: options, and how they end."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def complain(reason: object) -> None:
+    """Say in one line what is wrong."""
+    print(f"classifier: {reason}", file=sys.stderr)
+
+
+def stop(reason: object, code: int) -> NoReturn:
+    """Say in one line what is wrong, and end. Codes: 1 for what failed, 2 for usage."""
+    complain(reason)
+    raise typer.Exit(code)
