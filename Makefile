@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PROGRESS := sed -u -n -E -e 's/^Collecting ([^ ]+).*/  \1/p' -e 's/^(Installing collected).*/  installing …/p'
 
-.PHONY: help run test check docs clean
+.PHONY: help run test faults check docs clean
 
 help: ## List what make can do
 	@sed -n -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,9 @@ run: $(INSTALLED) ## Install what is missing and start everything (Ctrl-C stops 
 
 test: $(INSTALLED_DEV) ## Install what is missing and run the tests
 	@$(BIN)/python -m pytest
+
+faults: $(INSTALLED_DEV) ## Do everything to the service that it must survive, for an hour
+	@$(BIN)/python -m tests.faults
 
 check: $(INSTALLED_DEV) ## Formatting, style, types, import rules
 	$(BIN)/black --check app benchmarks tests

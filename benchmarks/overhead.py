@@ -65,10 +65,18 @@ def start_service(folder: Path, port: int) -> subprocess.Popen[str]:
     raise SystemExit("the service did not start")
 
 
-def group_processes(service: subprocess.Popen[str]) -> dict[str, list[psutil.Process]]:
+def find_port() -> int:
+    """A port that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def group_processes(service_pid: int) -> dict[str, list[psutil.Process]]:
     """The service's processes by what they do."""
     groups: dict[str, list[psutil.Process]] = {name: [] for name in GROUPS}
-    supervisor = psutil.Process(service.pid)
+    supervisor = psutil.Process(service_pid)
     groups["supervisor"].append(supervisor)
     for child in supervisor.children():
         command = " ".join(child.cmdline())
@@ -123,12 +131,17 @@ class Client:
         self._reader = reader
         self._writer = writer
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request; gives the answer's status and body."""
+    @classmethod
+    async def connect(cls, port: int) -> "Client":
+        """A connection to the API on this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, request: bytes) -> tuple[int, bytes, bytes]:
+        """Send a request; gives the answer's status, its head in lower case, and its body."""
         self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        return int(head[9:12]), await self._reader.readexactly(length)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        return int(head[9:12]), head, await self._reader.readexactly(length)
 
 
 def make_upload(image: bytes) -> bytes:
@@ -149,14 +162,14 @@ async def run_clients(port: int, redis_url: str, image: bytes, jobs: int) -> Non
         await subscribed.wait()
 
         async def work() -> None:
-            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            client = await Client.connect(port)
             for _ in waiting:
-                status, answer = await client.ask(upload)
+                status, _, answer = await client.ask(upload)
                 assert status == 202, answer
                 job_id = json.loads(answer)["job_id"]
                 await completions.of(job_id).wait()
                 fetch = f"GET /result/{job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-                status, answer = await client.ask(fetch.encode())
+                status, _, answer = await client.ask(fetch.encode())
                 assert status == 200, answer
 
         await asyncio.gather(*(work() for _ in range(CLIENTS)))
@@ -197,14 +210,12 @@ def main() -> None:
         folder = Path(name)
         os.environ.setdefault("MODEL_CACHE_DIR", str(folder / "cache"))
         image = make_image(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = find_port()
         service = start_service(folder / "data", port)
         try:
             # Its log goes on; nobody reads it, so let nothing wait for that.
             drain = subprocess.Popen(["cat"], stdin=service.stdout, stdout=subprocess.DEVNULL)
-            groups = group_processes(service)
+            groups = group_processes(service.pid)
             redis_url = f"unix://{folder}/data/redis.sock"
             asyncio.run(run_clients(port, redis_url, image.read_bytes(), WARM_UP_JOBS))
             rows = [
