@@ -10,9 +10,10 @@ from httpx import Client, Response
 SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
 
 
-def submit(client: Client, data: bytes | None = None, **headers: str) -> Response:
+def submit(client: Client, data: bytes | None = None, cancel_after: str | None = None) -> Response:
     """Post an image, the sample unless told otherwise."""
     files = {"file": ("x", data or SAMPLE.read_bytes())}
+    headers = {} if cancel_after is None else {"Cancel-After": cancel_after}
     return client.post("/classify", files=files, headers=headers)
 
 

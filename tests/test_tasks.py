@@ -20,7 +20,7 @@ from app.core.config import EngineName, ModelSettings, PayloadSettings, Settings
 from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
 from app.jobs.ledger import RedisLedger
-from app.jobs.payload_stores import create_payload_intake, create_payload_store
+from app.jobs.payload_stores import create_payload_intake, create_payload_store, payload_folder
 from app.jobs.redis_guard import RedisGuard
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, Clock
@@ -124,7 +124,8 @@ def test_a_damaged_image_fails_alone(workplace: Workplace) -> None:
 
 def test_a_job_whose_upload_is_gone_fails_with_a_reason(workplace: Workplace) -> None:
     (job_id,) = workplace.submit(read_sample("cat.jpg"))
-    workplace.payloads.delete_many([job_id])
+    workplace.redis.delete(keys.payload(job_id))
+    (payload_folder(workplace.settings) / job_id).unlink(missing_ok=True)
     workplace.classifier.answer_doorbell()
     assert workplace.get(job_id).error["code"] == "payload-lost"
 

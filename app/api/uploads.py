@@ -91,12 +91,12 @@ def _open_form(request: Request) -> _ImageForm:
 
 
 def announced_bytes(request: Request, limits: LimitSettings) -> int:
-    """How long the body says it is, 0 when it does not. Raises :class:`FileTooLargeError`."""
+    """How long the image is at least, by what the body says. Raises :class:`FileTooLargeError`."""
     text = request.headers.get("content-length", "")
     length = int(text) if text.isdecimal() else 0
     if length > limits.file_size + FORM_OVERHEAD_BYTES:
         raise _file_too_large(limits)
-    return length
+    return max(length - FORM_OVERHEAD_BYTES, 0)
 
 
 def _file_too_large(limits: LimitSettings) -> FileTooLargeError:

@@ -16,6 +16,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from app.core.config import RedisSettings
+from app.core.redis_connections import create_pool
 from app.core.sentinel_pools import (
     create_async_master_pool,
     create_master_pool,
@@ -57,9 +58,7 @@ def create_async_client(settings: RedisSettings) -> "redis.asyncio.Redis":
     retry = AsyncRetry(NoBackoff(), retries=1)
     url = find_sentinel_url(settings.url)
     if url is None:
-        pool = redis.asyncio.ConnectionPool.from_url(
-            settings.url, retry=retry, **_options(settings)
-        )
+        pool = create_pool(settings.url, retry=retry, **_options(settings))
         return redis.asyncio.Redis.from_pool(pool)
     return redis.asyncio.Redis.from_pool(create_async_master_pool(url, retry, _options(settings)))
 

@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.core.redis_connections import ResetAware
 from app.core.sentinel_url import SentinelUrl
 
 # How redis-py names a sentinel in an error: with every option of its client, a thousand characters.
@@ -57,7 +58,7 @@ class _MasterConnection(sentinel.SentinelManagedConnection):
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
 
-class _AsyncMasterConnection(async_sentinel.SentinelManagedConnection):
+class _AsyncMasterConnection(ResetAware, async_sentinel.SentinelManagedConnection):
     """The same for an event loop."""
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:

@@ -1,11 +1,14 @@
 """The Redis of `classifier up`: found, checked against its data, and put into words to start it."""
 
 import asyncio
+import contextlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +26,7 @@ SOCKET_NAME = "redis.sock"
 LONGEST_SOCKET_PATH_BYTES = 100
 # Redis 7 keeps its append-only file in a folder; an older one would not see it and start empty.
 _APPEND_ONLY_FOLDER = "appendonlydir"
+_SYNC_SECONDS = 1.0
 _PING_SECONDS = 0.02  # Redis is up in two or three times this
 
 
@@ -55,12 +59,12 @@ def _inspect(program: str) -> RedisServer:
 class PrivateRedis:
     """A Redis that listens on a Unix socket only and keeps its data under the data folder.
 
-    ``append_fsync``: when what it writes is on the disk, ``everysec`` or ``always``. Raises
+    ``durability``: when what it writes is on the disk, ``everysec`` or ``always``. Raises
     :class:`ConfigurationError` when there is no server to run, or only one that is too old to read
     the data that is there.
     """
 
-    def __init__(self, data_dir: Path, append_fsync: str) -> None:
+    def __init__(self, data_dir: Path, durability: str) -> None:
         server = find_redis_server()
         if server is None:
             raise ConfigurationError(
@@ -75,7 +79,7 @@ class PrivateRedis:
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = server
-        self._append_fsync = append_fsync
+        self._syncs_itself = durability == "always"
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.socket = data_dir / SOCKET_NAME
         address = str(self.socket)
@@ -87,7 +91,11 @@ class PrivateRedis:
         self.url = f"unix://{self.socket}"
 
     def arguments(self) -> list[str]:
-        """The command line. Every write is in the file before it is answered."""
+        """The command line. Every write is in the file before it is answered.
+
+        Not with ``appendfsync everysec``: while a sync is under way that holds writes back, and a
+        killed Redis takes them along (docs/decisions/0004-append-only-file.md).
+        """
         options = {
             "--port": "0",
             "--unixsocket": str(self.socket),
@@ -95,7 +103,7 @@ class PrivateRedis:
             "--dir": str(self.folder),
             "--save": "",
             "--appendonly": "yes",
-            "--appendfsync": self._append_fsync,
+            "--appendfsync": "always" if self._syncs_itself else "no",
             "--maxmemory-policy": "noeviction",
             "--loglevel": "warning",
         }
@@ -114,6 +122,30 @@ class PrivateRedis:
                     await asyncio.sleep(_PING_SECONDS)
                 else:
                     return
+
+    async def keep_synced(self, say: Callable[[str], None]) -> None:
+        """Bring what it wrote to the disk every second, unless it does so; ends when cancelled.
+
+        ``say`` takes a line for the user.
+        """
+        synced: dict[Path, float] = {}
+        while not self._syncs_itself:
+            await asyncio.sleep(_SYNC_SECONDS)
+            try:
+                synced = await asyncio.to_thread(self._sync, synced)
+            except OSError as error:
+                say(f"what Redis wrote is not on the disk yet: {error}")
+
+    def _sync(self, synced: dict[Path, float]) -> dict[Path, float]:
+        """``synced``: files and their times of change when they were synced last; gives the new."""
+        times: dict[Path, float] = {}
+        for path in self.folder.rglob("*.aof"):
+            # Redis removes old files when it rewrites its log.
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                times[path] = os.stat(file.fileno()).st_mtime
+                if synced.get(path) != times[path]:
+                    os.fsync(file.fileno())
+        return times
 
     def close(self) -> None:
         """Remove the socket's folder where one was made."""

@@ -55,6 +55,7 @@ class Supervisor:
         self._api_environment = self._environment | {"ADMIN_TOKEN": admin_token}
         self._keepers: list[ChildKeeper] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._syncing: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Run until a signal or a failed start; returns the exit code."""
@@ -120,6 +121,7 @@ class Supervisor:
                 )
             )
             await self._redis.wait_ready()
+            self._syncing = asyncio.create_task(self._redis.keep_synced(self._terminal.say))
             self._terminal.release("redis", show=False)
         for source, environment in (("api", self._api_environment), ("worker", self._environment)):
             # -P: the working directory may hold an `app` of its own.
@@ -180,6 +182,8 @@ class Supervisor:
             self._terminal.hold("redis")  # its farewells are marked as warnings, too
             await keeper.stop(REDIS_GRACE_SECONDS)
         await asyncio.gather(*self._tasks)
+        if self._syncing:
+            self._syncing.cancel()
         self._terminal.say("stopped")
 
 

@@ -1,7 +1,9 @@
 """Payloads as files named by job id, in one folder that API and workers share."""
 
 import asyncio
+import errno
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -15,9 +17,6 @@ logger = logging.getLogger(__name__)
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _APPEND = os.O_WRONLY | os.O_APPEND
-
-# Which a slow upload may take between two pieces of a mebibyte.
-_OLD_SECONDS = 3600
 
 # As often as Redis brings its append-only file to the disk with appendfsync everysec.
 _SYNC_SECONDS = 1.0
@@ -125,10 +124,18 @@ class FilePayloads:
         for job_id in job_ids:
             self.path(job_id).unlink(missing_ok=True)
 
-    def list_old(self) -> list[str]:
-        newest = time.time() - _OLD_SECONDS
+    def list_ids(self, idle_seconds: float = 0) -> list[str]:
+        newest = time.time() - idle_seconds
         with os.scandir(self._folder) as entries:
-            return [entry.name for entry in entries if entry.stat().st_mtime < newest]
+            return [entry.name for entry in entries if _changed_at(entry) <= newest]
+
+
+def _changed_at(entry: "os.DirEntry[str]") -> float:
+    """Seconds since 1970; a file that a worker has just erased is as good as new."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 class _FileWriter(PiecewiseWriter):
@@ -151,7 +158,8 @@ class _FileWriter(PiecewiseWriter):
                 os.close(descriptor)
         except OSError as error:
             logger.error("upload not stored: %s", error)
-            raise StorageFullError() from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StorageFullError() if full else ServiceUnavailableError()) from error
         if last:
             await self._payloads.settle(self._job_id)
 

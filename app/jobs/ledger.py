@@ -125,20 +125,35 @@ class RedisLedger:
             return 0, []
         return int(reply[0]), _decode(reply[1:])
 
-    def beat(self, name: str, document: str, ttl_ms: int) -> None:
-        """Say that a worker lives; ``document`` is what it says of itself, as JSON."""
-        self._beat(args=[name, document, ttl_ms])
+    def beat(self, name: str, document: str, ttl_ms: int) -> int:
+        """Say that a worker lives; ``document`` is what it says of itself, as JSON.
 
-    def find_orphans(self, job_ids: Sequence[str]) -> list[str]:
-        """Those ids whose upload nobody will want: no such job, or it has ended for good."""
+        Returns how many other workers have fallen silent since anybody looked.
+        """
+        return int(self._beat(args=[name, document, ttl_ms]))
+
+    def find_ended(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of the jobs that have ended for good: nobody wants their uploads any more."""
+        return [
+            job_id
+            for job_id, (state, dead) in zip(job_ids, self._read_ends(job_ids), strict=True)
+            if state is not None and state.decode() in _ENDED and dead is None
+        ]
+
+    def find_unknown(self, job_ids: Sequence[str]) -> list[str]:
+        """Those ids that belong to no job: it was not accepted, or its record has expired."""
+        return [
+            job_id
+            for job_id, (state, _) in zip(job_ids, self._read_ends(job_ids), strict=True)
+            if state is None
+        ]
+
+    def _read_ends(self, job_ids: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        """State and death's reason of each."""
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
             pipeline.hmget(keys.job(job_id), "state", "dead")
-        return [
-            job_id
-            for job_id, (state, dead) in zip(job_ids, pipeline.execute(), strict=True)
-            if state is None or (state.decode() in _ENDED and dead is None)
-        ]
+        return pipeline.execute()
 
 
 def _decode(job_ids: Iterable[bytes]) -> list[str]:

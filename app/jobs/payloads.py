@@ -62,8 +62,8 @@ class PayloadStore(Protocol):
     def delete_many(self, job_ids: Iterable[str]) -> None:
         """Erase payloads whose jobs have ended; ids without one are ignored."""
 
-    def list_old(self) -> list[str]:
-        """The ids of payloads that wait so long that their upload may have been broken off."""
+    def list_ids(self, idle_seconds: float = 0) -> list[str]:
+        """The ids of payloads that nothing was added to for so long."""
 
 
 class PiecewiseWriter(ABC):

@@ -81,12 +81,17 @@ class _RedisWriter(PiecewiseWriter):
         super().__init__()
         self._intake = intake
         self._key = key
+        self._is_answered = True
 
     async def _store(self, piece: bytes, offset: int, last: bool) -> None:
+        self._is_answered = False
         await self._intake.store(KeyPiece(self._key, piece, offset))
+        self._is_answered = True
 
     async def _erase(self) -> None:
-        await self._intake.erase(self._key)
+        # A Redis that did not answer is not asked again while the sender waits: the key expires.
+        if self._is_answered:
+            await self._intake.erase(self._key)
 
 
 class RedisPayloadStore:
@@ -102,6 +107,6 @@ class RedisPayloadStore:
     def delete_many(self, job_ids: Iterable[str]) -> None:
         """Nothing: the script that ended the job has."""
 
-    def list_old(self) -> list[str]:
+    def list_ids(self, idle_seconds: float = 0) -> list[str]:
         """None: what is not wanted expires."""
         return []

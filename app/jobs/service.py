@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import JobNotFoundError, ServiceError
+from app.core.errors import JobNotFoundError, ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
 from app.jobs.dead_letters import DeadLetters
@@ -96,9 +96,13 @@ class JobService:
             raise
         patience_ms = math.ceil((patience_seconds or 0) * 1000)
         submission = Submission(str(job_id), owner, upload_bytes, patience_ms)
-        # Whatever else is raised here leaves open whether the job was accepted: its upload stays,
-        # for the job or for the sweeper of orphans.
-        accepted, backlog = await self._intake.submit(submission)
+        try:
+            accepted, backlog = await self._intake.submit(submission)
+        except StorageFullError:
+            await upload.abort()
+            raise
+        # Whatever else is raised leaves open whether the job was accepted: its upload stays, for
+        # the job or for the sweeper.
         self._gate.learn(backlog)
         if not accepted:
             await upload.abort()

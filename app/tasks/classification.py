@@ -131,13 +131,22 @@ class BatchClassifier:
         self._finish(batch)
 
     def _read(self, batch: "_Batch") -> list[tuple[Claim, bytes | None]]:
-        """The uploads of the batch, or of nobody when the store can't be read now."""
+        """The uploads of the batch, but for those that can't be read now."""
         try:
-            images = self._payloads.read_many([claim.job_id for claim in batch.claims])
-        except PayloadUnreadableError as error:
-            batch.outcomes += [self._fail(claim, error) for claim in batch.claims]
-            return []
-        return list(zip(batch.claims, images, strict=True))
+            return self._read_together(batch.claims)
+        except PayloadUnreadableError:
+            # Of one, or of all: the others shall not suffer for it.
+            images: list[tuple[Claim, bytes | None]] = []
+            for claim in batch.claims:
+                try:
+                    images += self._read_together([claim])
+                except PayloadUnreadableError as error:
+                    batch.outcomes.append(self._fail(claim, error))
+            return images
+
+    def _read_together(self, claims: Sequence[Claim]) -> list[tuple[Claim, bytes | None]]:
+        images = self._payloads.read_many([claim.job_id for claim in claims])
+        return list(zip(claims, images, strict=True))
 
     def _run(self, batch: "_Batch", images: Sequence[tuple[Claim, bytes | None]]) -> None:
         """Decode and classify images that go through the engine together."""

@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 # A child that died is noticed this soon; asking the pool for its process ids costs microseconds.
 _WATCH_SECONDS = 0.5
 
-# What a broken upload leaves behind is an hour old before it goes; a look is a folder's listing.
+# How often uploads are sought that belong to no job, and how long nothing was added to them then: a
+# slow sender may take its time between two pieces of a mebibyte.
 _SWEEP_UPLOADS_SECONDS = 60
+_BROKEN_OFF_SECONDS = 3600
 
 # Celery's own, to interrupt what a child does.
 _SOFT_TIMEOUT = signal.SIGUSR1
@@ -197,7 +199,8 @@ class LedgerKeeper:
             processes=len(self._worker.pool.info["processes"]),
             reasons=list(self._model.reasons),
         )
-        self._ledger.beat(self._name, beat.model_dump_json(), self._heartbeat_ms)
+        if self._ledger.beat(self._name, beat.model_dump_json(), self._heartbeat_ms):
+            self._erase_ended()
 
     def say_goodbye(self) -> None:
         """Count this worker as gone from now on."""
@@ -227,6 +230,7 @@ class LedgerKeeper:
             reason = DeathReason.TIMED_OUT if take_timed_out(pid) else DeathReason.WORKER_LOST
             ended = self._ledger.release(holder_name(self._name, pid), reason)
             self._payloads.delete_many(ended)
+            self._erase_ended()
             logger.info("child %d is gone, what it held is back in the queue", pid)
             self._children.discard(pid)
         self._children |= alive
@@ -253,12 +257,16 @@ class LedgerKeeper:
         if late:
             logger.warning("swept: %d leases had run out", late)
 
+    def _erase_ended(self) -> None:
+        """Erase uploads whose jobs have ended, for a process that died between the two."""
+        self._payloads.delete_many(self._ledger.find_ended(self._payloads.list_ids()))
+
     def sweep_uploads(self) -> None:
-        """Erase uploads that were broken off, and those whose job ended as its worker died."""
-        orphans = self._ledger.find_orphans(self._payloads.list_old())
-        self._payloads.delete_many(orphans)
-        if orphans:
-            logger.info("erased %d uploads that belonged to no job", len(orphans))
+        """Erase uploads that were broken off or not accepted."""
+        unknown = self._ledger.find_unknown(self._payloads.list_ids(_BROKEN_OFF_SECONDS))
+        self._payloads.delete_many(unknown)
+        if unknown:
+            logger.info("erased %d uploads that belong to no job", len(unknown))
 
 
 celery_app.steps["worker"].update((ModelStep, LedgerStep))

@@ -1,7 +1,8 @@
 -- A worker lives.
 -- ARGV: its name, what it says of itself, ms until it counts as gone
+-- Returns how many others have fallen silent
 go_beyond_memory_limit()
 local now = now_ms()
 redis.call('SET', WORKER .. ARGV[1], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', WORKERS, now + ARGV[3], ARGV[1])
-redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now)
+return redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now)
