@@ -256,6 +256,7 @@ class LedgerKeeper:
         self._payloads.delete_many(ended)
         if late:
             logger.warning("swept: %d leases had run out", late)
+            self._erase_ended()
 
     def _erase_ended(self) -> None:
         """Erase uploads whose jobs have ended, for a process that died between the two."""
