@@ -27,7 +27,7 @@ test: $(INSTALLED_DEV) ## Install what is missing and run the tests
 	@$(BIN)/python -m pytest
 
 faults: $(INSTALLED_DEV) ## Do everything to the service that it must survive, for an hour
-	@$(BIN)/python -m tests.faults
+	@$(BIN)/python -m tests.faults --document docs/reliability.md
 
 check: $(INSTALLED_DEV) ## Formatting, style, types, import rules
 	$(BIN)/black --check app benchmarks tests

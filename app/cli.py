@@ -158,8 +158,6 @@ def worker(processes: ProcessesOption = None) -> None:
     celery.main(
         args=[
             *("--quiet", "-A", "app.celery_app", "worker"),
-            # Workers know of each other through the ledger; asking around costs a second.
-            *("--without-mingle", "--without-gossip", "--without-heartbeat"),
             f"--loglevel={settings.log.level}",
             f"--concurrency={settings.worker.processes}",
         ],

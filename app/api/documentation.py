@@ -258,7 +258,7 @@ HEALTH: dict[str, Any] = {
         503: {
             "model": Health,
             "description": "Redis does not answer: no job can be accepted.",
-            "headers": REQUEST_ID_HEADER,
+            "headers": REQUEST_ID_HEADER | _RETRY_AFTER_HEADER,
         },
     }
     | problem_responses(),

@@ -36,7 +36,9 @@ async def get_health(request: Request) -> Response:
             WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers
         ],
     )
-    return create_answer(document, 200 if health.redis_connected else 503)
+    if health.redis_connected:
+        return create_answer(document)
+    return create_answer(document, 503, ServiceUnavailableError().headers)
 
 
 def _judge(health: ServiceHealth) -> Literal["healthy", "degraded", "unhealthy"]:

@@ -16,6 +16,9 @@ from tests.faults.drill import LONG, Scenario
 from tests.faults.invariant import Verdict, group_verdicts
 from tests.faults.scenarios import SCENARIOS, Theatre
 
+# Where the table is in a document.
+_BEGIN, _END = "<!-- faults -->", "<!-- end of faults -->"
+
 _COLUMNS = (
     "fault",
     "jobs",
@@ -57,6 +60,14 @@ def render_table(lines: Iterable[Line]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
+def write_table(document: Path, table: str) -> None:
+    """Put the table where the document marks its place, instead of what is there."""
+    before, rest = document.read_text(encoding="utf-8").split(_BEGIN)
+    _, after = rest.split(_END)
+    text = f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}"
+    document.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     """Run, write, print. Exit code 1 when the promise was broken."""
     options = _parse_options()
@@ -72,7 +83,10 @@ def main() -> int:
     if options.output:
         raw = [asdict(line) for line in lines]
         options.output.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
-    print(render_table(lines))
+    table = render_table(lines)
+    print(table)
+    if options.document:
+        write_table(options.document, table)
     return 0 if all(line.verdict.is_good() for line in lines) else 1
 
 
@@ -129,6 +143,9 @@ def _parse_options() -> argparse.Namespace:
         "--only", action="append", metavar="NAME", help="this fault alone; may be repeated"
     )
     parser.add_argument("--output", type=Path, help="file for the raw results, JSON")
+    parser.add_argument(
+        "--document", type=Path, help="Markdown file whose table of faults is replaced"
+    )
     options = parser.parse_args()
     unknown = set(options.only or ()) - {scenario.name for scenario in SCENARIOS}
     if unknown:
