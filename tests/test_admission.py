@@ -287,6 +287,8 @@ def test_a_redis_that_can_not_save_to_its_disk_is_full(
             app = create_app(settings.model_copy(update=full))
             with run_api(app) as url, Client(base_url=url) as client:
                 assert_problem(submit(client), 503, "storage-full")
+                reasons = client.get("/health").json()["reasons"]
+            assert any("Redis refuses to write: MISCONF" in reason for reason in reasons)
             assert direct.keys() == []
 
 

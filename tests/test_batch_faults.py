@@ -1,7 +1,7 @@
 """What goes wrong in the middle of a batch, and whom it costs what."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 
 from app.core import keys
 from app.core.config import EngineName, ModelSettings, RetrySettings, Settings
+from app.jobs.file_payloads import FilePayloads
 from app.jobs.job import DeathReason, JobState
 from app.jobs.payload_stores import payload_folder
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
+from app.tasks.classification import HandBackRequested
 from tests.service import MODEL_CACHE, wait_until
 from tests.test_tasks import Workplace
 
@@ -42,11 +44,9 @@ class TroubledModel(LoadedModel):
     def __init__(self, model: LoadedModel, error: BaseException | None, portion: int = 8) -> None:
         super().__init__(model.manifest, PortionedEngine(model, portion))
         self.error = error
-        self.before_error: Callable[[], None] = lambda: None
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
         if self.error is not None and any(image.mean() < 10 for image in images):
-            self.before_error()
             raise self.error
         return super().classify(images)
 
@@ -191,17 +191,56 @@ def test_an_image_that_the_engine_refuses_is_a_dead_letter_with_the_reason(
     assert workplace.payloads.read_many([good, dark, fine]) == [None, BLACK, None]
 
 
-# --- Celery's soft limit --------------------------------------------------------------------------
+class TroubledStore(FilePayloads):
+    """A real store in which reading fails once."""
+
+    error: BaseException | None = None
+
+    def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return super().read_many(job_ids)
+
+
+def create_with_troubled_store(
+    settings: Settings, model: LoadedModel, error: BaseException
+) -> Workplace:
+    store = TroubledStore(payload_folder(settings))
+    store.error = error
+    return Workplace(settings, model, payloads=store)
+
+
+def test_uploads_that_memory_is_too_short_for_together_are_read_one_by_one(
+    settings: Settings, model: LoadedModel
+) -> None:
+    workplace = create_with_troubled_store(settings, model, MemoryError())
+    ids = workplace.submit(CAT, CAT)
+    workplace.classifier.answer_doorbell()
+    assert {workplace.get(job_id).state for job_id in ids} == {JobState.COMPLETED}
+
+
+def test_an_error_that_nobody_expected_counts_and_the_worker_goes_on(
+    settings: Settings, model: LoadedModel
+) -> None:
+    """Or the same batch would fail for ever."""
+    workplace = create_with_troubled_store(settings, model, ZeroDivisionError())
+    (job_id,) = workplace.submit(CAT)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).trail[0]["reason"] == "worker_lost"
+    assert workplace.redis.hget(keys.job(job_id), "losses") == b"1"
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.COMPLETED
+
+
+# --- Interruptions --------------------------------------------------------------------------------
 
 
 def interrupt_in_the_middle(
-    settings: Settings, model: LoadedModel, seconds: float
+    settings: Settings, model: LoadedModel, error: BaseException
 ) -> tuple[Workplace, list[str]]:
-    """Six images in portions of two; in the second one the signal comes after ``seconds``."""
-    clock = Clock()
-    troubled = TroubledModel(model, SoftTimeLimitExceeded(), portion=2)
-    troubled.before_error = lambda: setattr(clock, "now", seconds)
-    workplace = Workplace(settings, troubled, clock)
+    """Six images in portions of two; the signal comes in the second one."""
+    workplace = Workplace(settings, TroubledModel(model, error, portion=2), Clock())
     ids = workplace.submit(CAT, CAT, CAT, BLACK, CAT, CAT)
     workplace.classifier.answer_doorbell()
     return workplace, ids
@@ -210,8 +249,7 @@ def interrupt_in_the_middle(
 def test_a_batch_that_takes_too_long_costs_only_those_that_were_under_way(
     settings: Settings, model: LoadedModel
 ) -> None:
-    limit = settings.worker.soft_limit_seconds
-    workplace, ids = interrupt_in_the_middle(settings, model, limit + 1)
+    workplace, ids = interrupt_in_the_middle(settings, model, SoftTimeLimitExceeded())
     jobs = [workplace.get(job_id) for job_id in ids]
     states = [job.state for job in jobs]
     assert states == [JobState.COMPLETED] * 2 + [JobState.PENDING] * 4
@@ -225,7 +263,7 @@ def test_a_batch_that_takes_too_long_costs_only_those_that_were_under_way(
 def test_a_worker_that_has_to_end_hands_everything_back_unharmed(
     settings: Settings, model: LoadedModel
 ) -> None:
-    workplace, ids = interrupt_in_the_middle(settings, model, 1)
+    workplace, ids = interrupt_in_the_middle(settings, model, HandBackRequested())
     jobs = [workplace.get(job_id) for job_id in ids]
     assert [job.state for job in jobs] == [JobState.COMPLETED] * 2 + [JobState.PENDING] * 4
     assert {job.trail[0]["reason"] for job in jobs[2:]} == {"handed_back"}
@@ -236,13 +274,9 @@ def test_a_worker_that_has_to_end_hands_everything_back_unharmed(
 def test_an_image_that_always_takes_too_long_is_a_dead_letter_and_no_other_is(
     settings: Settings, model: LoadedModel
 ) -> None:
-    workplace, ids = interrupt_in_the_middle(settings, model, settings.worker.soft_limit_seconds)
-    clock = Clock()
-    troubled = TroubledModel(model, SoftTimeLimitExceeded(), portion=2)
-    troubled.before_error = lambda: setattr(clock, "now", clock.now + 1000)
-    second = Workplace(settings, troubled, clock)
-    while second.classifier.answer_doorbell():
+    workplace, ids = interrupt_in_the_middle(settings, model, SoftTimeLimitExceeded())
+    while workplace.classifier.answer_doorbell():
         pass
-    assert second.get(ids[3]).death_reason == DeathReason.TIMED_OUT
-    others = [second.get(job_id).state for job_id in ids[:3] + ids[4:]]
+    assert workplace.get(ids[3]).death_reason == DeathReason.TIMED_OUT
+    others = [workplace.get(job_id).state for job_id in ids[:3] + ids[4:]]
     assert others == [JobState.COMPLETED] * 5

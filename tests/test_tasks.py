@@ -21,6 +21,7 @@ from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
 from app.jobs.ledger import RedisLedger
 from app.jobs.payload_stores import create_payload_intake, create_payload_store, payload_folder
+from app.jobs.payloads import PayloadStore
 from app.jobs.redis_guard import RedisGuard
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, Clock
@@ -33,12 +34,16 @@ class Workplace:
     """One worker process's classifier, and the API's half to feed it."""
 
     def __init__(
-        self, settings: Settings, model: LoadedModel, clock: Clock = time.monotonic
+        self,
+        settings: Settings,
+        model: LoadedModel,
+        clock: Clock = time.monotonic,
+        payloads: PayloadStore | None = None,
     ) -> None:
         self.settings = settings
         self.redis = redis.Redis.from_url(settings.redis.url)
         self.ledger = RedisLedger(self.redis, settings)
-        self.payloads = create_payload_store(settings, self.redis)
+        self.payloads = payloads or create_payload_store(settings, self.redis)
         self.classifier = BatchClassifier(
             "holder", self.ledger, self.payloads, model, settings, clock
         )

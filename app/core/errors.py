@@ -234,6 +234,12 @@ class WorkerLostError(AttemptsExhaustedError):
     detail = "The workers that took this job were lost again and again. Submit the image again."
 
 
+class TimedOutError(AttemptsExhaustedError):
+    """Raised when classifying a job's image took too long, again and again."""
+
+    detail = "Classifying this image took too long, each time. Sending it again will not help."
+
+
 class RetryableJobError(AttemptsExhaustedError):
     """Raised when a job can't be done now and perhaps can later. ``reason`` says why not now."""
 

@@ -12,12 +12,14 @@ QUEUE = PREFIX + "queue"  # list of job ids that wait, next first
 DELAYED = PREFIX + "delayed"  # sorted set of job ids that wait for a retry by when it is due, in ms
 DEADLINES = PREFIX + "deadlines"  # sorted set of unfinished job ids by their deadline, in ms
 DEAD = PREFIX + "dead"  # sorted set of dead letters' job ids by when they died, in ms
+BACKLOG_JOBS = PREFIX + "backlog-jobs"  # counter: unfinished jobs
 BACKLOG_BYTES = PREFIX + "backlog-bytes"  # counter: what the uploads of unfinished jobs take
 DRAIN = PREFIX + "drain"  # hash: how many jobs end per second while others wait
 LEASES = PREFIX + "leases"  # sorted set of job ids by when their claim runs out, in ms
 HISTORY = PREFIX + "history"  # stream of every transition, capped
 EVENTS = PREFIX + "events"  # channel: one message a transition or progress step, as JSON
 WORKERS = PREFIX + "workers"  # sorted set of worker names by when their heartbeat runs out, in ms
+LEDGER_ID = PREFIX + "ledger-id"  # string: tells this ledger from others
 SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 
 # The Celery queue of doorbells. With the Redis transport it is a list of this very name, so that

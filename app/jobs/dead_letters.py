@@ -1,5 +1,6 @@
 """Dead letters: jobs that were given up, kept with their uploads until somebody looks at them."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
@@ -47,7 +48,7 @@ class DeadLetters:
     async def get(self, job_id: str) -> Job:
         """One dead letter. Raises :class:`DeadLetterNotFoundError`."""
         found = await self._read([job_id])
-        if not found or not found[0].death_reason:
+        if not found:
             raise DeadLetterNotFoundError()
         return found[0]
 
@@ -66,7 +67,7 @@ class DeadLetters:
     async def purge(self, job_ids: Sequence[str]) -> list[str]:
         """Erase dead letters, uploads included; returns the ids of those that were some."""
         purged = await self._run(self._purge, job_ids)
-        self._payloads.delete_many(purged)
+        await asyncio.to_thread(self._payloads.delete_many, purged)
         return purged
 
     async def _run(self, script: Any, job_ids: Sequence[str]) -> list[str]:
@@ -90,5 +91,5 @@ class DeadLetters:
         return [
             Job.from_record(job_id, record)
             for job_id, record in zip(job_ids, records, strict=True)
-            if record
+            if b"dead" in record
         ]

@@ -122,7 +122,23 @@ class FilePayloads:
 
     def delete_many(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
-            self.path(job_id).unlink(missing_ok=True)
+            try:
+                self.path(job_id).unlink(missing_ok=True)
+            except OSError as error:
+                # The sweeper tries again.
+                logger.error("upload not erased: %s", error)
+
+    def belongs_to(self, ledger_id: str) -> bool:
+        """The first ledger that asks has the folder, and another once it is empty."""
+        mark = self._folder.with_suffix(".ledger")
+        try:
+            owner = mark.read_text(encoding="ascii")
+        except FileNotFoundError:
+            owner = ""
+        if owner != ledger_id and not (owner and self.list_ids()):
+            mark.write_text(ledger_id, encoding="ascii")
+            owner = ledger_id
+        return owner == ledger_id
 
     def list_ids(self, idle_seconds: float = 0) -> list[str]:
         newest = time.time() - idle_seconds

@@ -84,8 +84,8 @@ class RedisIntake:
 
 def add_backlog(pipeline: "redis.asyncio.client.Pipeline") -> None:
     """Add to a pipeline the commands whose answers :func:`read_backlog` understands."""
-    pipeline.llen(keys.QUEUE)
-    pipeline.zcard(keys.DELAYED)
+    pipeline.get(keys.BACKLOG_JOBS)
+    pipeline.zcard(keys.LEASES)
     pipeline.get(keys.BACKLOG_BYTES)
     pipeline.hget(keys.DRAIN, "rate")
     pipeline.info("memory")
@@ -93,10 +93,10 @@ def add_backlog(pipeline: "redis.asyncio.client.Pipeline") -> None:
 
 def read_backlog(answers: list[Any]) -> Backlog:
     """The backlog in a pipeline's answers."""
-    queued, delayed, upload_bytes, rate, memory = answers
+    unfinished, claimed, upload_bytes, rate, memory = answers
     limit = memory["maxmemory"]
     return Backlog(
-        jobs=queued + delayed,
+        jobs=int(unfinished or 0) - claimed,
         upload_bytes=int(upload_bytes or 0),
         drain_rate=_read_rate(rate),
         memory_full=0 < limit * _MEMORY_SHARE < memory["used_memory"],

@@ -132,12 +132,14 @@ class Backlog:
 class Claim:
     """A worker process's right to finish one job, good while ``attempt`` is the job's latest.
 
-    ``patience_ms``: how long after the claim the deadline is; ``None`` without one.
+    ``patience_ms``: how long after the claim the deadline is; ``None`` without one. ``retries``:
+    how often the job was put off so far.
     """
 
     job_id: str
     attempt: int
     patience_ms: int | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

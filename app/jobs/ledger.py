@@ -6,6 +6,7 @@ repeat.
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
+from uuid import uuid4
 
 import redis
 
@@ -16,6 +17,9 @@ from app.jobs.script import Rules, render_script
 
 HANDED_BACK = "handed_back"
 """The reason of a claim that was given up in good health: its job has lost nothing."""
+
+# Records in one round trip: Redis serves others between two.
+_LARGEST_LOOK = 1000
 
 _ENDED = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
@@ -55,9 +59,12 @@ class RedisLedger:
         What ``holder`` still holds is given again first, so a lost answer loses no job.
         """
         given, late = self._claim(args=[holder, answer.model, answer.version, answer.engine])
+        fields = (given[position::4] for position in range(4))
         claims = [
-            Claim(job_id.decode(), int(attempt), None if patience < 0 else int(patience))
-            for job_id, attempt, patience in zip(given[::3], given[1::3], given[2::3], strict=True)
+            Claim(
+                job_id.decode(), int(attempt), None if patience < 0 else int(patience), int(retries)
+            )
+            for job_id, attempt, patience, retries in zip(*fields, strict=True)
         ]
         return Harvest(claims, _decode(late))
 
@@ -111,10 +118,6 @@ class RedisLedger:
         ids = [claim.job_id for claim in claims]
         return _decode(self._release(args=[holder, reason, *ids]))
 
-    def holds(self, holder: str) -> bool:
-        """Whether a worker process has claims that it has not reported on."""
-        return bool(self._redis.exists(keys.holder(holder)))
-
     def sweep(self) -> tuple[int, list[str]]:
         """Mend what nobody answered for, unless another worker did just now.
 
@@ -150,10 +153,18 @@ class RedisLedger:
 
     def _read_ends(self, job_ids: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
         """State and death's reason of each."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hmget(keys.job(job_id), "state", "dead")
-        return pipeline.execute()
+        ends: list[tuple[bytes | None, bytes | None]] = []
+        for start in range(0, len(job_ids), _LARGEST_LOOK):
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in job_ids[start : start + _LARGEST_LOOK]:
+                pipeline.hmget(keys.job(job_id), "state", "dead")
+            ends += pipeline.execute()
+        return ends
+
+    def identify(self) -> str:
+        """What tells this ledger from those in other Redis databases."""
+        self._redis.set(keys.LEDGER_ID, uuid4().hex, nx=True)
+        return cast(bytes, self._redis.get(keys.LEDGER_ID)).decode()
 
 
 def _decode(job_ids: Iterable[bytes]) -> list[str]:

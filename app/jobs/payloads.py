@@ -56,11 +56,15 @@ class PayloadStore(Protocol):
     def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
         """Payloads in the order of ``job_ids``; ``None`` for one that is not there.
 
-        Raises :class:`PayloadUnreadableError` when the store can't be read now.
+        Raises :class:`PayloadUnreadableError` when the store can't be read now; Redis, as a store,
+        :class:`redis.RedisError`.
         """
 
     def delete_many(self, job_ids: Iterable[str]) -> None:
-        """Erase payloads whose jobs have ended; ids without one are ignored."""
+        """Erase payloads whose jobs have ended, as far as that is possible now."""
+
+    def belongs_to(self, ledger_id: str) -> bool:
+        """Whether all payloads are of this ledger's jobs, as far as is known."""
 
     def list_ids(self, idle_seconds: float = 0) -> list[str]:
         """The ids of payloads that nothing was added to for so long."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from circuitbreaker import CircuitBreaker
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.errors import ServiceUnavailableError, StorageFullError
@@ -27,9 +29,16 @@ _RECOVERY_SECONDS = 1
 
 _AWAY = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
 
-# Redis's words when its memory is full, or the disk under its append-only file full or broken. In a
-# script of Redis 6 and in a pipeline others come before them.
-_NO_ROOM = ("OOM command not allowed", "MISCONF")
+# How Redis refuses to write: its memory is full, or the disk under its append-only file is full or
+# broken; it is no master, or has lost its replicas. redis-py has types for some of that, unless a
+# script of Redis 6 or a pipeline puts other words before.
+_NO_ROOM = (OutOfMemoryError, ("OOM command not allowed", "MISCONF"))
+_NO_WRITES = (ReadOnlyError, ("READONLY", "NOREPLICAS"))
+
+_REFUSALS = ((_NO_ROOM, StorageFullError), (_NO_WRITES, ServiceUnavailableError))
+
+# A refusal by Redis is news when the last one was longer ago.
+_TROUBLE_SECONDS = 10
 
 
 class RedisGuard:
@@ -43,6 +52,12 @@ class RedisGuard:
             name="Redis",
         )
         self._away = False
+        self._trouble = ""
+        self._trouble_at = -math.inf
+
+    def find_trouble(self) -> str | None:
+        """Why Redis refused to write of late, in its own words, or ``None``."""
+        return self._trouble if self._is_in_trouble() else None
 
     def check(self) -> None:
         """Raises :class:`ServiceUnavailableError` while Redis is away."""
@@ -64,8 +79,10 @@ class RedisGuard:
             self._note(away=True, reason=str(error) or "no answer")
             raise ServiceUnavailableError() from error
         except ResponseError as error:
-            if isinstance(error, OutOfMemoryError) or any(text in str(error) for text in _NO_ROOM):
-                raise StorageFullError() from error
+            for (kind, words), refusal in _REFUSALS:
+                if isinstance(error, kind) or any(word in str(error) for word in words):
+                    self._note_trouble(_shorten(str(error), words))
+                    raise refusal() from error
             raise
         self._note(away=False)
         return answer
@@ -81,6 +98,14 @@ class RedisGuard:
         except TimeoutError:
             raise ServiceUnavailableError() from None
 
+    def _is_in_trouble(self) -> bool:
+        return time.monotonic() - self._trouble_at < _TROUBLE_SECONDS
+
+    def _note_trouble(self, text: str) -> None:
+        if not self._is_in_trouble():
+            logger.error("Redis refuses to write, requests are refused until it does: %s", text)
+        self._trouble, self._trouble_at = text, time.monotonic()
+
     def _note(self, *, away: bool, reason: str = "") -> None:
         """Log when Redis goes and comes: a line for each request would bury everything else."""
         if away and not self._away:
@@ -88,3 +113,9 @@ class RedisGuard:
         elif self._away and not away:
             logger.warning("Redis answers again")
         self._away = away
+
+
+def _shorten(text: str, words: Sequence[str]) -> str:
+    """The first sentence of what Redis said, without what redis-py and Redis 6 put before it."""
+    starts = [text.index(word) for word in words if word in text]
+    return text[min(starts, default=0) :].partition(".")[0]

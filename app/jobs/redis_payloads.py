@@ -107,6 +107,10 @@ class RedisPayloadStore:
     def delete_many(self, job_ids: Iterable[str]) -> None:
         """Nothing: the script that ended the job has."""
 
+    def belongs_to(self, ledger_id: str) -> bool:
+        """Always: they are in the ledger's own Redis."""
+        return True
+
     def list_ids(self, idle_seconds: float = 0) -> list[str]:
         """None: what is not wanted expires."""
         return []

@@ -8,7 +8,7 @@ from typing import Self
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import DeadlineExceededError, JobFailedError, WorkerLostError
+from app.core.errors import DeadlineExceededError, JobFailedError, TimedOutError, WorkerLostError
 from app.jobs.doorbell import BELL_ID, render_message
 
 _SCRIPTS = Path(__file__).parent / "scripts"
@@ -22,6 +22,7 @@ _KEY_NAMES = (
     "DEADLINES",
     "DEAD",
     "LEASES",
+    "BACKLOG_JOBS",
     "BACKLOG_BYTES",
     "DRAIN",
     "HISTORY",
@@ -80,6 +81,7 @@ def render_script(name: str, rules: Rules) -> str:
     texts = {key: getattr(keys, key) for key in _KEY_NAMES}
     texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
     texts["WORKER_LOST"] = render_error(WorkerLostError)
+    texts["TIMED_OUT"] = render_error(TimedOutError)
     texts["DEADLINE_EXCEEDED"] = render_error(DeadlineExceededError)
     numbers = {field: getattr(rules, field) for field in rules.__slots__}
     constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]

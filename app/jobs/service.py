@@ -121,10 +121,11 @@ class JobService:
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._look(None)
-        except (RedisError, OSError, TimeoutError):
-            return ServiceHealth(
-                redis_connected=False, reasons=[f"Redis did not answer in {timeout_seconds:g} s"]
-            )
+        except TimeoutError:
+            reason = f"Redis did not answer in {timeout_seconds:g} s"
+        except (RedisError, OSError):
+            reason = "Redis is not reachable"
+        return ServiceHealth(redis_connected=False, reasons=[reason])
 
     async def _look_once(self, askers: list[None]) -> list[ServiceHealth]:
         """One look for all who ask at the same time."""
@@ -144,6 +145,9 @@ class JobService:
             reasons.append("Redis is at its memory limit: new images are refused")
         if not self._payloads.has_room():
             reasons.append("the disk for uploads is full: new images are refused")
+        trouble = self._guard.find_trouble()
+        if trouble:
+            reasons.append(f"Redis refuses to write: {trouble}")
         reasons += [f"{worker.name}: {text}" for worker in workers for text in worker.reasons]
         return ServiceHealth(True, backlog, dead_letters, workers, reasons)
 

@@ -1,5 +1,6 @@
 """Answering a doorbell: claim a batch, decode, classify, finish."""
 
+import contextlib
 import logging
 import random
 import time
@@ -15,7 +16,6 @@ from app.core.errors import (
     JobFailedError,
     OutOfMemoryError,
     PayloadLostError,
-    PayloadUnreadableError,
     RetryableJobError,
 )
 from app.inference.engines.engine import Pixels, is_out_of_memory
@@ -45,11 +45,16 @@ Clock = Callable[[], float]
 """Seconds that only grow, as from :func:`time.monotonic`."""
 
 
-class _Batch:
-    """Jobs that were claimed together, and how far they are."""
+class HandBackRequested(BaseException):
+    """Raised in the middle of a batch when its worker has to end. No decoder takes it for its own
+    error, as it might an :class:`Exception`."""
 
-    def __init__(self, claims: Sequence[Claim], clock: Clock) -> None:
-        self.claims = claims
+
+class _Batch:
+    """Jobs that are claimed together, and how far they are."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.claims: list[Claim] = []
         self.under_way: list[Claim] = []
         """Those being decoded or classified now."""
         self.outcomes: list[Outcome] = []
@@ -85,38 +90,59 @@ class BatchClassifier:
         self._payloads = payloads
         self._model = model
         self._limits = settings.limits
-        self._soft_limit_seconds = settings.worker.soft_limit_seconds
         self._backoff_ms = settings.retry.backoff_seconds * 1000
         self._clock = clock
         self._answer = Answer(model.manifest.name, model.manifest.version, model.engine.name)
 
     def answer_doorbell(self) -> int:
-        """Claim what waits, up to a batch, and bring each job to its end. Returns how many."""
-        claims, late = self._ledger.claim(self._holder, self._answer)
-        self._payloads.delete_many(late)
-        if claims:
-            batch = _Batch(claims, self._clock)
-            try:
-                self._classify(batch)
-            except SoftTimeLimitExceeded:
-                self._stop(batch)
-            except BaseException:
-                self._payloads.delete_many(self._ledger.hand_back(self._holder))
-                raise
-            logger.info("classified %d in %.0f ms", len(claims), batch.age_seconds() * 1000)
-        return len(claims)
+        """Claim what waits, up to a batch, and bring each job to its end. Returns how many.
 
-    def _stop(self, batch: "_Batch") -> None:
-        """Celery's signal: the batch takes too long, or the worker has to end.
-
-        If it took too long then what was under way may be why; the rest has lost nothing.
+        Raises :class:`redis.RedisError` when the ledger is away: the next claim gives the same jobs
+        again, or their leases run out.
         """
-        self._finish(batch)
-        if batch.age_seconds() >= self._soft_limit_seconds:
+        batch = _Batch(self._clock)
+        try:
+            self._do(batch)
+        except HandBackRequested:
+            # Perhaps in the middle of giving up for another reason: that is as good.
+            self._report_outcomes(batch)
+            self._hand_back()
+        except RedisError:
+            raise
+        except BaseException:
+            self._hand_back()
+            raise
+        return len(batch.claims)
+
+    def _do(self, batch: "_Batch") -> None:
+        try:
+            self._claim(batch)
+            self._classify(batch)
+        except SoftTimeLimitExceeded:
             logger.warning("a batch of %d took too long", len(batch.claims))
-            suspects = batch.under_way or batch.claims
-            ended = self._ledger.release(self._holder, DeathReason.TIMED_OUT, suspects)
-            self._payloads.delete_many(ended)
+            self._give_up(batch, DeathReason.TIMED_OUT)
+        except RedisError:
+            with contextlib.suppress(RedisError):
+                self._report_outcomes(batch)
+                self._hand_back()
+            raise
+        except Exception:
+            # Nobody knows why, so it may happen each time: that must count, and end.
+            logger.exception("a batch of %d failed", len(batch.claims))
+            self._give_up(batch, DeathReason.WORKER_LOST)
+
+    def _claim(self, batch: "_Batch") -> None:
+        batch.claims, late = self._ledger.claim(self._holder, self._answer)
+        self._payloads.delete_many(late)
+
+    def _give_up(self, batch: "_Batch", reason: DeathReason) -> None:
+        """What was under way may be why; the rest has lost nothing."""
+        self._report_outcomes(batch)
+        suspects = batch.under_way or batch.claims
+        self._payloads.delete_many(self._ledger.release(self._holder, reason, suspects))
+        self._hand_back()
+
+    def _hand_back(self) -> None:
         self._payloads.delete_many(self._ledger.hand_back(self._holder))
 
     def _classify(self, batch: "_Batch") -> None:
@@ -124,28 +150,36 @@ class BatchClassifier:
         size = self._model.engine.portion
         for start in range(0, len(images), size):
             if batch.is_due():
-                self._finish(batch)
+                self._report_outcomes(batch)
                 rest = [claim for claim, _ in images[start:]]
                 self._report(batch, rest, Stage.LOADING)
             self._run(batch, images[start : start + size])
-        self._finish(batch)
+        self._report_outcomes(batch)
+        if batch.claims:
+            milliseconds = batch.age_seconds() * 1000
+            logger.info("classified %d in %.0f ms", len(batch.claims), milliseconds)
 
     def _read(self, batch: "_Batch") -> list[tuple[Claim, bytes | None]]:
         """The uploads of the batch, but for those that can't be read now."""
         try:
             return self._read_together(batch.claims)
-        except PayloadUnreadableError:
+        except RetryableJobError:
             # Of one, or of all: the others shall not suffer for it.
             images: list[tuple[Claim, bytes | None]] = []
             for claim in batch.claims:
                 try:
                     images += self._read_together([claim])
-                except PayloadUnreadableError as error:
+                except RetryableJobError as error:
                     batch.outcomes.append(self._fail(claim, error))
             return images
 
     def _read_together(self, claims: Sequence[Claim]) -> list[tuple[Claim, bytes | None]]:
-        images = self._payloads.read_many([claim.job_id for claim in claims])
+        if not claims:
+            return []
+        try:
+            images = self._payloads.read_many([claim.job_id for claim in claims])
+        except MemoryError as error:
+            raise OutOfMemoryError() from error
         return list(zip(claims, images, strict=True))
 
     def _run(self, batch: "_Batch", images: Sequence[tuple[Claim, bytes | None]]) -> None:
@@ -202,24 +236,24 @@ class BatchClassifier:
         """What an error means for its job: the end, or another try."""
         if isinstance(error, RetryableJobError):
             logger.warning("job %s is tried again: %s", claim.job_id, error.reason)
-            delay_ms = self._delay_ms(claim.attempt)
+            delay_ms = self._delay_ms(claim.retries)
             return Outcome.retry(
                 claim, error.code, error.text, reason=error.reason, delay_ms=delay_ms
             )
         logger.info("job %s failed: %s", claim.job_id, error.code)
         return Outcome.failed(claim, error.code, error.text)
 
-    def _delay_ms(self, attempt: int) -> int:
-        """Twice as long after each attempt, and spread, so that not all come back at once."""
-        longest = min(self._backoff_ms * 2 ** min(attempt - 1, 30), _LONGEST_DELAY_MS)
-        return int(longest * random.uniform(0.5, 1.5))
+    def _delay_ms(self, retries: int) -> int:
+        """Twice as long after each retry, and spread, so that not all come back at once."""
+        delay_ms = min(self._backoff_ms * 2 ** min(retries, 30), _LONGEST_DELAY_MS)
+        return int(delay_ms * random.uniform(0.5, 1.5))
 
     def _report(self, batch: "_Batch", claims: Sequence[Claim], stage: Stage) -> None:
         if batch.is_due():
             self._ledger.report_progress(claims, _PROGRESS[stage], stage)
             batch.mark()
 
-    def _finish(self, batch: "_Batch") -> None:
+    def _report_outcomes(self, batch: "_Batch") -> None:
         if batch.outcomes:
             # What was not ended belongs to somebody else by now, and so does its payload.
             self._payloads.delete_many(self._ledger.finish(batch.outcomes))

@@ -29,8 +29,8 @@ from app.jobs.ledger import RedisLedger
 from app.jobs.payload_stores import create_payload_store
 from app.jobs.service import Heartbeat
 from app.models.ml_models import PreparedModel, load_model, prepare_model
-from app.tasks.classification import BatchClassifier, set_classifier
-from app.tasks.requests import take_timed_out
+from app.tasks.classification import BatchClassifier, HandBackRequested, set_classifier
+from app.tasks.requests import take_answering, take_timed_out
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ _WATCH_SECONDS = 0.5
 _SWEEP_UPLOADS_SECONDS = 60
 _BROKEN_OFF_SECONDS = 3600
 
-# Celery's own, to interrupt what a child does.
-_SOFT_TIMEOUT = signal.SIGUSR1
+# Tells a child to hand back what it has not finished. Celery's own, for its soft time limit, is 1.
+_HAND_BACK = signal.SIGUSR2
 
 # For a child to hand back what it has not finished, once it is told to.
 _INTERRUPT_SECONDS = 1
@@ -83,10 +83,15 @@ def quieten_doorbells(**_: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _request_hand_back(*_: object) -> None:
+    raise HandBackRequested
+
+
 @worker_process_init.connect
 def open_classifier(**_: Any) -> None:
     """In each child, before it takes work: connect, load the model, warm it up."""
     os.nice(_NICENESS)
+    signal.signal(_HAND_BACK, _request_hand_back)
     settings = get_settings()
     client = create_client(settings.redis)
     try:
@@ -149,6 +154,7 @@ class LedgerStep(bootsteps.StartStopStep):
         ):
             timer.call_repeatedly(seconds, _survive, (action,))
         _survive(keeper.check_policy)
+        _survive(keeper.check_uploads)
         _survive(keeper.beat)
 
     def stop(self, worker: Any) -> None:
@@ -164,11 +170,11 @@ class LedgerStep(bootsteps.StartStopStep):
 
 
 def _survive(action: Callable[[], None]) -> None:
-    """Run one of the keeper's duties; while Redis is away the next round makes up for it."""
+    """Run one of the keeper's duties; the next round makes up for one that fails."""
     try:
         action()
-    except RedisError as error:
-        logger.warning("Redis: %s", error)
+    except (RedisError, OSError) as error:
+        logger.warning("%s: %s", type(error).__name__, error)
 
 
 class LedgerKeeper:
@@ -183,12 +189,21 @@ class LedgerKeeper:
         self._ledger = RedisLedger(self._redis, settings)
         self._payloads = create_payload_store(settings, self._redis)
         self._children: set[int] = set()
+        self._gone: dict[int, DeathReason] = {}
 
     def check_policy(self) -> None:
         """Warn when Redis may delete queued jobs."""
         warning = find_policy_warning(self._redis.info("memory"))
         if warning:
             logger.warning(warning)
+
+    def check_uploads(self) -> None:
+        """Warn when the uploads in the data folder are not all of this ledger's jobs."""
+        if not self._payloads.belongs_to(self._ledger.identify()):
+            logger.warning(
+                "the data folder holds uploads of another Redis: left-overs in it are not erased; "
+                "use a data folder with one Redis"
+            )
 
     def beat(self) -> None:
         """Say that this worker lives, what it runs, and what is wrong with that."""
@@ -226,28 +241,33 @@ class LedgerKeeper:
         # five seconds later.
         self._worker.pool.maintain_pool()
         alive = set(self._worker.pool.info["processes"])
-        for pid in self._children - alive:
-            reason = DeathReason.TIMED_OUT if take_timed_out(pid) else DeathReason.WORKER_LOST
-            ended = self._ledger.release(holder_name(self._name, pid), reason)
-            self._payloads.delete_many(ended)
+        # A child may begin and die between two looks at the pool.
+        for pid in (self._children | take_answering()) - alive:
+            timed_out = take_timed_out(pid)
+            self._gone[pid] = DeathReason.TIMED_OUT if timed_out else DeathReason.WORKER_LOST
+        self._children = alive
+        for pid, reason in list(self._gone.items()):
+            # While Redis is away they are remembered.
+            self._payloads.delete_many(self._ledger.release(holder_name(self._name, pid), reason))
+            del self._gone[pid]
             self._erase_ended()
             logger.info("child %d is gone, what it held is back in the queue", pid)
-            self._children.discard(pid)
-        self._children |= alive
 
     def interrupt(self) -> None:
         """Have children hand back what they have not finished: the worker's grace is over."""
         for pid in self._busy_children():
             logger.warning("child %d is told to hand back what it has not finished", pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, _SOFT_TIMEOUT)
+                os.kill(pid, _HAND_BACK)
 
     def kill(self) -> None:
         """End children that do not listen, and hand back for them."""
-        for pid in self._busy_children():
+        deaf = self._busy_children()
+        for pid in deaf:
             logger.warning("child %d is killed and what it held handed back", pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for pid in deaf:
             self._payloads.delete_many(self._ledger.hand_back(holder_name(self._name, pid)))
 
     def sweep(self) -> None:
@@ -263,7 +283,12 @@ class LedgerKeeper:
         self._payloads.delete_many(self._ledger.find_ended(self._payloads.list_ids()))
 
     def sweep_uploads(self) -> None:
-        """Erase uploads that were broken off or not accepted."""
+        """Erase uploads that were broken off or not accepted.
+
+        Only where all uploads are this ledger's: another's jobs may wait for theirs.
+        """
+        if not self._payloads.belongs_to(self._ledger.identify()):
+            return
         unknown = self._ledger.find_unknown(self._payloads.list_ids(_BROKEN_OFF_SECONDS))
         self._payloads.delete_many(unknown)
         if unknown:

@@ -132,3 +132,23 @@ def test_a_claim_that_is_given_again_says_what_time_is_left(under_test: LedgerUn
     under_test.claim()
     (again,) = under_test.claim()
     assert again.patience_ms == pytest.approx(LONG_MS, abs=LONG_MS / 10)
+
+
+def test_a_claim_that_is_given_again_after_the_deadline_says_so(
+    under_test: LedgerUnderTest,
+) -> None:
+    job_id = under_test.submit(patience_ms=LONG_MS)
+    under_test.claim()
+    under_test.let_deadline_pass(job_id)
+    (again,) = under_test.claim()
+    assert (again.job_id, again.patience_ms) == (job_id, 0)
+
+
+def test_jobs_that_ended_in_the_queue_no_longer_count_as_waiting(
+    under_test: LedgerUnderTest,
+) -> None:
+    for _ in range(3):
+        submit_late(under_test)
+    under_test.ledger.sweep()
+    _, backlog = under_test.try_to_submit()
+    assert backlog.jobs == 1

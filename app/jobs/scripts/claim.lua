@@ -1,6 +1,6 @@
 -- Answer a doorbell: give a worker process up to a batch of jobs.
 -- ARGV: holder, model, version, engine
--- Returns {{id, attempt, ms until its deadline or -1, …}, {ids of jobs that were too late …}}
+-- Returns {{id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}}
 local holder, model, version, engine = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 -- Ids of ended jobs are dropped on the way; so many at most in one go, for Redis runs nothing else
@@ -12,19 +12,20 @@ local now = now_ms()
 local given, late, count, dropped = {}, {}, 0, 0
 local doorbells = count_doorbells()
 
-local function give(id, attempt, deadline)
+local function give(id, attempt, deadline, retries)
   redis.call('ZADD', LEASES, now + LEASE, id)
   given[#given + 1] = id
   given[#given + 1] = attempt
-  given[#given + 1] = deadline and deadline - now or -1
+  given[#given + 1] = deadline and math.max(deadline - now, 0) or -1
+  given[#given + 1] = tonumber(retries or 0)
   count = count + 1
 end
 
 -- What this process already holds comes first: its last claim's answer was lost on the way.
 for _, id in ipairs(redis.call('SMEMBERS', HOLDER .. holder)) do
-  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'deadline')
+  local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'deadline', 'retries')
   if record[1] == 'processing' then
-    give(id, tonumber(record[2]), record[3])
+    give(id, tonumber(record[2]), record[3], record[4])
   else
     redis.call('SREM', HOLDER .. holder, id)
   end
@@ -35,7 +36,7 @@ while count < BATCH_SIZE and dropped < MAX_DROPPED do
   if not id then
     break
   end
-  local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline')
+  local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline', 'retries')
   local solo, deadline = record[2], record[3] and tonumber(record[3])
   if record[1] ~= 'pending' then
     dropped = dropped + 1
@@ -52,7 +53,7 @@ while count < BATCH_SIZE and dropped < MAX_DROPPED do
     enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
       'model', model, 'version', version, 'engine', engine)
     redis.call('SADD', HOLDER .. holder, id)
-    give(id, attempt, deadline)
+    give(id, attempt, deadline, record[4])
     if solo then
       break
     end

@@ -9,9 +9,11 @@
 -- Returns the ids of the jobs that have ended under this claim, now or, when the answer was lost and
 -- the call is repeated, before; and of those whose record has expired: their uploads can go
 
--- While jobs wait, the rate at which others end tells a sender when to come again. It is measured
--- over this many ms and smoothed.
+-- While jobs wait, the rate at which others leave tells a sender when to come again. It is measured
+-- over this many ms and smoothed; a much longer window was an outage; and it soon says nothing more.
 local WINDOW = 2000
+local OUTAGE = 10000
+local RATE_TTL = 60000
 
 local function measure_drain(count, now)
   if redis.call('LLEN', QUEUE) == 0 then
@@ -20,7 +22,7 @@ local function measure_drain(count, now)
   end
   local window = redis.call('HMGET', DRAIN, 'since', 'count', 'rate')
   local since = tonumber(window[1])
-  if not since then
+  if not since or now - since > OUTAGE then
     redis.call('HSET', DRAIN, 'since', now, 'count', 0)
     return
   end
@@ -34,6 +36,7 @@ local function measure_drain(count, now)
     rate = (rate + window[3]) / 2
   end
   redis.call('HSET', DRAIN, 'since', now, 'count', 0, 'rate', rate)
+  redis.call('PEXPIRE', DRAIN, RATE_TTL)
 end
 
 local function put_off(id, record, attempt, body, reason, delay, now)
@@ -51,12 +54,13 @@ local function put_off(id, record, attempt, body, reason, delay, now)
 end
 
 go_beyond_memory_limit()
-local now, ended = now_ms(), {}
+local now, ended, left = now_ms(), {}, 0
 for i = 1, #ARGV, 6 do
   local id, attempt, verdict, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local record = read_record(id)
   if record.state == 'processing' and record.attempts == attempt then
     drop_claim(id, record)
+    left = left + 1
     if verdict == 'completed' then
       finish(id, record, attempt, 'completed', 100, 'result', body, now)
       ended[#ended + 1] = id
@@ -74,5 +78,5 @@ for i = 1, #ARGV, 6 do
     ended[#ended + 1] = id
   end
 end
-measure_drain(#ended, now)
+measure_drain(left, now)
 return ended

@@ -80,11 +80,16 @@ local function note_attempt(id, record, reason, now)
   redis.call('HSET', JOB .. id, 'trail', trail and trail .. ',' .. note or note)
 end
 
+-- How many jobs wait: the unfinished ones but for those that are claimed. The queue's length would
+-- not tell: ids of ended jobs stay in it until they are claimed.
+local function count_waiting()
+  return (redis.call('GET', BACKLOG_JOBS) or 0) - redis.call('ZCARD', LEASES)
+end
+
 -- The job no longer counts as work to do.
 local function settle(id, record)
-  if record.size then
-    redis.call('DECRBY', BACKLOG_BYTES, record.size)
-  end
+  redis.call('DECR', BACKLOG_JOBS)
+  redis.call('DECRBY', BACKLOG_BYTES, record.size or 0)
   if record.deadline then
     redis.call('ZREM', DEADLINES, id)
   end
@@ -127,7 +132,8 @@ local function take_back(id, reason, now)
     local losses = record.losses + 1
     redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
     if losses >= MAX_ATTEMPTS then
-      bury(id, record, record.attempts, reason, WORKER_LOST, now)
+      local body = reason == 'timed_out' and TIMED_OUT or WORKER_LOST
+      bury(id, record, record.attempts, reason, body, now)
       return false
     end
   end

@@ -9,7 +9,8 @@ for _, id in ipairs(ARGV) do
     redis.call('PERSIST', JOB .. id)
     redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries')
     enter(id, 'pending', record.attempts, 0, now, 'solo', 1)
-    redis.call('INCRBY', BACKLOG_BYTES, record.size)
+    redis.call('INCR', BACKLOG_JOBS)
+    redis.call('INCRBY', BACKLOG_BYTES, record.size or 0)
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)
     end

@@ -3,9 +3,8 @@
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then 1 or 0 for each job:
 -- whether it is accepted}
 local now, doorbells = now_ms(), count_doorbells()
-local jobs = redis.call('LLEN', QUEUE) + redis.call('ZCARD', DELAYED)
-local before = tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
-local bytes = before
+local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
+local added_jobs, added_bytes = 0, 0
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
 for i = 1, #ARGV, 4 do
   local id, owner, size, patience = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
@@ -22,11 +21,13 @@ for i = 1, #ARGV, 4 do
     end
     redis.call('RPUSH', QUEUE, id)
     jobs, bytes = jobs + 1, bytes + size
+    added_jobs, added_bytes = added_jobs + 1, added_bytes + size
   end
   reply[#reply + 1] = (room or known) and 1 or 0
 end
-if bytes > before then
-  redis.call('SET', BACKLOG_BYTES, bytes)
+if added_jobs > 0 then
+  redis.call('INCRBY', BACKLOG_JOBS, added_jobs)
+  redis.call('INCRBY', BACKLOG_BYTES, added_bytes)
 end
 ring_doorbells(doorbells)
 reply[1], reply[2] = jobs, bytes

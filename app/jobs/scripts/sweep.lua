@@ -47,9 +47,9 @@ for _, id in ipairs(due(DEAD, now - DEAD_LETTER_TTL)) do
   reply[#reply + 1] = id
 end
 
--- The count of bytes goes astray only when somebody deletes records by hand; an idle ledger knows.
+-- The counts go astray only when somebody deletes records by hand; an idle ledger knows.
 if redis.call('EXISTS', QUEUE, LEASES, DELAYED) == 0 then
-  redis.call('DEL', BACKLOG_BYTES)
+  redis.call('DEL', BACKLOG_JOBS, BACKLOG_BYTES)
 end
 
 -- A bell that a worker has popped but not yet answered counts as lost here. One bell too many
