@@ -226,7 +226,7 @@ class Setup:
 
 
 def create_patient_setup(pace: Pace) -> Setup:
-    """Whoever kills at random may hit the same job each time; the service gives none up for that."""
+    """Whoever kills at random may hit one job each time; the service gives none up for that."""
     return Setup(settings=(("QUEUE_MAX_ATTEMPTS", str(pace.faults + 1)),))
 
 
