@@ -182,20 +182,21 @@ class Outcome:
     @classmethod
     def failed(cls, claim: Claim, code: str, detail: str) -> "Outcome":
         """``code`` is one of :data:`app.core.errors.JOB_ERRORS`."""
-        return cls(claim, Verdict.FAILED, _render_error(code, detail))
+        return cls(claim, Verdict.FAILED, render_error(code, detail))
 
     @classmethod
     def unprocessable(cls, claim: Claim, code: str, detail: str, reason: str) -> "Outcome":
         """``reason`` is for the operator who looks into it."""
-        return cls(claim, Verdict.UNPROCESSABLE, _render_error(code, detail), reason)
+        return cls(claim, Verdict.UNPROCESSABLE, render_error(code, detail), reason)
 
     @classmethod
     def retry(
         cls, claim: Claim, code: str, detail: str, *, reason: str, delay_ms: int
     ) -> "Outcome":
         """Again after ``delay_ms``; ``code`` and ``detail`` are for when that was so too often."""
-        return cls(claim, Verdict.RETRY, _render_error(code, detail), reason, delay_ms)
+        return cls(claim, Verdict.RETRY, render_error(code, detail), reason, delay_ms)
 
 
-def _render_error(code: str, detail: str) -> str:
+def render_error(code: str, detail: str) -> str:
+    """An error as a job's record holds it."""
     return json.dumps({"code": code, "detail": detail})

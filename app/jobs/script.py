@@ -1,6 +1,5 @@
 """The ledger's Lua scripts as Redis gets them: with the keys' names and the rules filled in."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from app.core import keys
 from app.core.config import Settings
 from app.core.errors import DeadlineExceededError, JobFailedError, TimedOutError, WorkerLostError
 from app.jobs.doorbell import BELL_ID, render_message
+from app.jobs.job import render_error
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _KEY_NAMES = (
@@ -32,6 +32,14 @@ _KEY_NAMES = (
     "DOORBELLS",
     "BELLS_RUNG",
 )
+
+
+# The ends that scripts find by themselves.
+_ERRORS: dict[str, type[JobFailedError]] = {
+    "WORKER_LOST": WorkerLostError,
+    "TIMED_OUT": TimedOutError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +78,12 @@ class Rules:
         )
 
 
-def render_error(error: type[JobFailedError], detail: str | None = None) -> str:
-    """An error as a job's record holds it."""
-    return json.dumps({"code": error.code, "detail": detail or error.detail})
-
-
 @cache
 def render_script(name: str, rules: Rules) -> str:
     """A script's text: names and rules as constants, the prelude, the script."""
     texts = {key: getattr(keys, key) for key in _KEY_NAMES}
     texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
-    texts["WORKER_LOST"] = render_error(WorkerLostError)
-    texts["TIMED_OUT"] = render_error(TimedOutError)
-    texts["DEADLINE_EXCEEDED"] = render_error(DeadlineExceededError)
+    texts |= {name: render_error(error.code, error.detail) for name, error in _ERRORS.items()}
     numbers = {field: getattr(rules, field) for field in rules.__slots__}
     constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]
     constants += [f"local {key.upper()} = {str(value).lower()}" for key, value in numbers.items()]
