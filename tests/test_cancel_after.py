@@ -81,8 +81,8 @@ def test_an_expired_job_has_failed_and_its_result_says_why(
     client: Client, settings: Settings, direct: "redis.Redis"
 ) -> None:
     job_id = submit(client, cancel_after="0.001s").json()["job_id"]
-    harvest = RedisLedger(direct, settings).claim("w", Answer("a-model", "7", "torch"))
-    assert (harvest.claims, harvest.late) == ([], [job_id])
+    turn = RedisLedger(direct, settings).claim("w", Answer("a-model", "7", "torch"))
+    assert (turn.claims, turn.ended) == ([], [job_id])
     status = client.get(f"/status/{job_id}").json()
     assert (status["status"], status["progress"]) == ("failed", 0)
     response = client.get(f"/result/{job_id}")

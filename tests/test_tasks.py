@@ -213,8 +213,8 @@ def test_an_interrupted_batch_goes_back_to_the_queue(
     with pytest.raises(SystemExit):
         workplace.classifier.answer_doorbell()
     assert {workplace.get(job_id).state for job_id in ids} == {JobState.PENDING}
-    # One bell from the submit, which nobody answered, and one more: each will run alone.
-    assert workplace.redis.llen(keys.DOORBELLS) == 2
+    # Each will run alone; whoever answers the bell goes on with the second.
+    assert workplace.redis.llen(keys.DOORBELLS) == 1
     assert None not in workplace.payloads.read_many(ids)
 
 
@@ -227,6 +227,25 @@ class HastyClock:
     def __call__(self) -> float:
         self._now += 1
         return self._now
+
+
+def test_one_doorbell_is_enough_for_all_that_waits(workplace: Workplace) -> None:
+    many = 2 * workplace.settings.queue.batch_size + 1
+    ids = workplace.submit(*[read_sample("cat.jpg")] * many)
+    assert workplace.classifier.answer_doorbell() == many
+    assert {workplace.get(job_id).state for job_id in ids} == {JobState.COMPLETED}
+
+
+def test_after_a_while_the_rest_is_left_to_the_next_doorbell(
+    settings: Settings, model: LoadedModel
+) -> None:
+    """Time limits are counted from the doorbell, so nobody goes on from one for ever."""
+    workplace = Workplace(settings, model, HastyClock())
+    batch = settings.queue.batch_size
+    workplace.submit(*[read_sample("cat.jpg")] * (2 * batch + 1))
+    assert workplace.classifier.answer_doorbell() < 2 * batch + 1
+    assert workplace.redis.llen(keys.QUEUE) > 0
+    assert workplace.redis.llen(keys.DOORBELLS) > 0
 
 
 def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(

@@ -28,11 +28,15 @@ class _Script(Protocol):
     def __call__(self, *, args: Sequence[Any] = ()) -> Any: ...
 
 
-class Harvest(NamedTuple):
-    """What a claim brought: jobs to do, and the ids of jobs whose deadline had passed."""
+class Turn(NamedTuple):
+    """What a worker process's turn brought.
 
+    ``ended``: ids of jobs that have ended, or were too late to be claimed: erase their uploads. Not
+    among them are dead letters, and jobs that somebody else has claimed since.
+    """
+
+    ended: list[str]
     claims: list[Claim]
-    late: list[str]
 
 
 class RedisLedger:
@@ -45,20 +49,20 @@ class RedisLedger:
         def register(name: str) -> _Script:
             return cast(_Script, client.register_script(render_script(name, rules)))
 
-        self._claim = register("claim")
+        self._turn = register("turn")
         self._progress = register("progress")
-        self._finish = register("finish")
         self._release = register("release")
         self._renew = register("renew")
         self._sweep = register("sweep")
         self._beat = register("beat")
 
-    def claim(self, holder: str, answer: Answer) -> Harvest:
-        """Claim up to a batch of jobs for a worker process that got a doorbell.
+    def take_turn(self, outcomes: Iterable[Outcome], holder: str, answer: Answer) -> Turn:
+        """Report what came of claims, and claim up to a batch of jobs for a worker process.
 
         What ``holder`` still holds is given again first, so a lost answer loses no job.
         """
-        given, late = self._claim(args=[holder, answer.model, answer.version, answer.engine])
+        head = [holder, answer.model, answer.version, answer.engine]
+        ended, given = self._turn(args=[*head, *_words(outcomes)])
         fields = (given[position::4] for position in range(4))
         claims = [
             Claim(
@@ -66,32 +70,22 @@ class RedisLedger:
             )
             for job_id, attempt, patience, retries in zip(*fields, strict=True)
         ]
-        return Harvest(claims, _decode(late))
+        return Turn(_decode(ended), claims)
+
+    def claim(self, holder: str, answer: Answer) -> Turn:
+        """A turn of which nothing is to be reported."""
+        return self.take_turn((), holder, answer)
+
+    def finish(self, outcomes: Iterable[Outcome]) -> list[str]:
+        """Report what came of claims. Returns :attr:`Turn.ended`."""
+        ended, _ = self._turn(args=["", "", "", "", *_words(outcomes)])
+        return _decode(ended)
 
     def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:
         """Say that claimed jobs are ``progress`` percent done and in ``stage``."""
         pairs = [word for claim in claims for word in (claim.job_id, claim.attempt)]
         if pairs:
             self._progress(args=[progress, stage, *pairs])
-
-    def finish(self, outcomes: Iterable[Outcome]) -> list[str]:
-        """Report what came of claims. Returns the ids of jobs that have ended: erase their uploads.
-
-        Not among them are dead letters, and jobs that somebody else has claimed since.
-        """
-        words = [
-            word
-            for outcome in outcomes
-            for word in (
-                outcome.claim.job_id,
-                outcome.claim.attempt,
-                outcome.verdict,
-                outcome.body,
-                outcome.reason,
-                outcome.delay_ms,
-            )
-        ]
-        return _decode(self._finish(args=words))
 
     def renew(self, holders: Iterable[str]) -> None:
         """Prolong every lease of these worker processes, all of them alive and at work."""
@@ -165,6 +159,22 @@ class RedisLedger:
         """What tells this ledger from those in other Redis databases."""
         self._redis.set(keys.LEDGER_ID, uuid4().hex, nx=True)
         return cast(bytes, self._redis.get(keys.LEDGER_ID)).decode()
+
+
+def _words(outcomes: Iterable[Outcome]) -> list[str | int]:
+    """Outcomes as the script takes them."""
+    return [
+        word
+        for outcome in outcomes
+        for word in (
+            outcome.claim.job_id,
+            outcome.claim.attempt,
+            outcome.verdict,
+            outcome.body,
+            outcome.reason,
+            outcome.delay_ms,
+        )
+    ]
 
 
 def _decode(job_ids: Iterable[bytes]) -> list[str]:

@@ -78,14 +78,18 @@ class Rules:
         )
 
 
+# What a script needs besides the prelude.
+_PARTS = {"turn": ("finishing", "claiming")}
+
+
 @cache
 def render_script(name: str, rules: Rules) -> str:
-    """A script's text: names and rules as constants, the prelude, the script."""
+    """A script's text: names and rules as constants, the prelude, its parts, the script."""
     texts = {key: getattr(keys, key) for key in _KEY_NAMES}
     texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
     texts |= {name: render_error(error.code, error.detail) for name, error in _ERRORS.items()}
     numbers = {field: getattr(rules, field) for field in rules.__slots__}
     constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]
     constants += [f"local {key.upper()} = {str(value).lower()}" for key, value in numbers.items()]
-    prelude = (_SCRIPTS / "prelude.lua").read_text()
-    return "\n".join([*constants, prelude, (_SCRIPTS / f"{name}.lua").read_text()])
+    files = ("prelude", *_PARTS.get(name, ()), name)
+    return "\n".join(constants + [(_SCRIPTS / f"{file}.lua").read_text() for file in files])

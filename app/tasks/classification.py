@@ -1,4 +1,4 @@
-"""Answering a doorbell: claim a batch, decode, classify, finish."""
+"""Answering a doorbell: claim a batch, decode, classify, finish, and claim the next."""
 
 import contextlib
 import logging
@@ -31,6 +31,11 @@ logger = logging.getLogger(__name__)
 # Whoever watches can't see steps that are closer together, so a fast batch is written once, at its
 # end, and a slow one shows where it is and hands over each job as it is done.
 _PACE_SECONDS = 0.05
+
+# A doorbell costs more than a turn, so a process that found work goes on while there is more. Not
+# for longer than this, nor than a share of its time limit, which Celery counts from the doorbell.
+_SPELL_SECONDS = 1.0
+_SHARE_OF_LIMIT = 0.1
 
 _LONGEST_DELAY_MS = 300_000
 
@@ -90,19 +95,33 @@ class BatchClassifier:
         self._payloads = payloads
         self._model = model
         self._limits = settings.limits
+        self._spell_seconds = min(
+            _SPELL_SECONDS, settings.worker.soft_limit_seconds * _SHARE_OF_LIMIT
+        )
         self._backoff_ms = settings.retry.backoff_seconds * 1000
         self._clock = clock
         self._answer = Answer(model.manifest.name, model.manifest.version, model.engine.name)
 
     def answer_doorbell(self) -> int:
-        """Claim what waits, up to a batch, and bring each job to its end. Returns how many.
+        """Claim what waits, batch by batch, and bring each job to its end. Returns how many.
 
         Raises :class:`redis.RedisError` when the ledger is away: the next claim gives the same jobs
         again, or their leases run out.
         """
-        batch = _Batch(self._clock)
+        started, done = self._clock(), 0
+        batch = self._work(_Batch(self._clock), more=True)
+        while batch.claims:
+            done += len(batch.claims)
+            batch = self._work(batch, more=self._clock() - started < self._spell_seconds)
+        if done:
+            milliseconds = (self._clock() - started) * 1000
+            logger.info("classified %d in %.0f ms", done, milliseconds)
+        return done
+
+    def _work(self, batch: _Batch, more: bool) -> _Batch:
+        """Bring a batch to its end; returns the next, without claims unless there is ``more``."""
         try:
-            self._do(batch)
+            return self._work_or_give_up(batch, more)
         except HandBackRequested:
             # Perhaps in the middle of giving up for another reason: that is as good.
             self._report_outcomes(batch)
@@ -112,12 +131,12 @@ class BatchClassifier:
         except BaseException:
             self._hand_back()
             raise
-        return len(batch.claims)
+        return _Batch(self._clock)
 
-    def _do(self, batch: "_Batch") -> None:
+    def _work_or_give_up(self, batch: _Batch, more: bool) -> _Batch:
         try:
-            self._claim(batch)
             self._classify(batch)
+            return self._take_turn(batch, more)
         except SoftTimeLimitExceeded:
             logger.warning("a batch of %d took too long", len(batch.claims))
             self._give_up(batch, DeathReason.TIMED_OUT)
@@ -130,12 +149,20 @@ class BatchClassifier:
             # Nobody knows why, so it may happen each time: that must count, and end.
             logger.exception("a batch of %d failed", len(batch.claims))
             self._give_up(batch, DeathReason.WORKER_LOST)
+        return _Batch(self._clock)
 
-    def _claim(self, batch: "_Batch") -> None:
-        batch.claims, late = self._ledger.claim(self._holder, self._answer)
-        self._payloads.delete_many(late)
+    def _take_turn(self, batch: _Batch, more: bool) -> _Batch:
+        following = _Batch(self._clock)
+        if more:
+            turn = self._ledger.take_turn(batch.outcomes, self._holder, self._answer)
+            following.claims = turn.claims
+            batch.outcomes = []
+            self._payloads.delete_many(turn.ended)
+        else:
+            self._report_outcomes(batch)
+        return following
 
-    def _give_up(self, batch: "_Batch", reason: DeathReason) -> None:
+    def _give_up(self, batch: _Batch, reason: DeathReason) -> None:
         """What was under way may be why; the rest has lost nothing."""
         self._report_outcomes(batch)
         suspects = batch.under_way or batch.claims
@@ -145,7 +172,7 @@ class BatchClassifier:
     def _hand_back(self) -> None:
         self._payloads.delete_many(self._ledger.hand_back(self._holder))
 
-    def _classify(self, batch: "_Batch") -> None:
+    def _classify(self, batch: _Batch) -> None:
         images = self._read(batch)
         size = self._model.engine.portion
         for start in range(0, len(images), size):
@@ -154,12 +181,8 @@ class BatchClassifier:
                 rest = [claim for claim, _ in images[start:]]
                 self._report(batch, rest, Stage.LOADING)
             self._run(batch, images[start : start + size])
-        self._report_outcomes(batch)
-        if batch.claims:
-            milliseconds = batch.age_seconds() * 1000
-            logger.info("classified %d in %.0f ms", len(batch.claims), milliseconds)
 
-    def _read(self, batch: "_Batch") -> list[tuple[Claim, bytes | None]]:
+    def _read(self, batch: _Batch) -> list[tuple[Claim, bytes | None]]:
         """The uploads of the batch, but for those that can't be read now."""
         try:
             return self._read_together(batch.claims)
@@ -182,7 +205,7 @@ class BatchClassifier:
             raise OutOfMemoryError() from error
         return list(zip(claims, images, strict=True))
 
-    def _run(self, batch: "_Batch", images: Sequence[tuple[Claim, bytes | None]]) -> None:
+    def _run(self, batch: _Batch, images: Sequence[tuple[Claim, bytes | None]]) -> None:
         """Decode and classify images that go through the engine together."""
         batch.under_way = [claim for claim, _ in images]
         self._report(batch, batch.under_way, Stage.DECODING)
@@ -199,7 +222,7 @@ class BatchClassifier:
         batch.outcomes += self._predict(decoded)
         batch.under_way = []
 
-    def _decode(self, batch: "_Batch", claim: Claim, payload: bytes | None) -> Pixels:
+    def _decode(self, batch: _Batch, claim: Claim, payload: bytes | None) -> Pixels:
         if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:
             raise DeadlineExceededError()
         if payload is None:
@@ -248,12 +271,12 @@ class BatchClassifier:
         delay_ms = min(self._backoff_ms * 2 ** min(retries, 30), _LONGEST_DELAY_MS)
         return int(delay_ms * random.uniform(0.5, 1.5))
 
-    def _report(self, batch: "_Batch", claims: Sequence[Claim], stage: Stage) -> None:
+    def _report(self, batch: _Batch, claims: Sequence[Claim], stage: Stage) -> None:
         if batch.is_due():
             self._ledger.report_progress(claims, _PROGRESS[stage], stage)
             batch.mark()
 
-    def _report_outcomes(self, batch: "_Batch") -> None:
+    def _report_outcomes(self, batch: _Batch) -> None:
         if batch.outcomes:
             # What was not ended belongs to somebody else by now, and so does its payload.
             self._payloads.delete_many(self._ledger.finish(batch.outcomes))

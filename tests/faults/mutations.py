@@ -41,7 +41,7 @@ MUTATIONS = [
     ),
     Mutation(
         "old claims may finish a job",
-        "jobs/scripts/finish.lua",
+        "jobs/scripts/finishing.lua",
         "if record.state == 'processing' and record.attempts == attempt then",
         "if record.state then",
         "stop-worker",
@@ -49,7 +49,7 @@ MUTATIONS = [
     Mutation(
         "lost doorbells are not rung again",
         "jobs/scripts/sweep.lua",
-        "ring_doorbells(redis.call('LLEN', DOORBELLS))",
+        "ring_doorbells()",
         "",
         "lose-doorbells",
     ),

@@ -34,8 +34,8 @@ def assert_expired(under_test: LedgerUnderTest, job_id: str) -> None:
 
 def test_a_job_whose_time_is_up_is_not_claimed(under_test: LedgerUnderTest) -> None:
     job_id = submit_late(under_test)
-    harvest = under_test.ledger.claim("w", ANSWER)
-    assert (harvest.claims, harvest.late) == ([], [job_id])
+    turn = under_test.ledger.claim("w", ANSWER)
+    assert (turn.claims, turn.ended) == ([], [job_id])
     assert_expired(under_test, job_id)
     assert under_test.get(job_id).attempts == 0
 
@@ -43,9 +43,9 @@ def test_a_job_whose_time_is_up_is_not_claimed(under_test: LedgerUnderTest) -> N
 def test_those_behind_it_are_claimed(under_test: LedgerUnderTest) -> None:
     late = [submit_late(under_test) for _ in range(3)]
     ids = under_test.submit_many(4)
-    harvest = under_test.ledger.claim("w", ANSWER)
-    assert [claim.job_id for claim in harvest.claims] == ids
-    assert harvest.late == late
+    turn = under_test.ledger.claim("w", ANSWER)
+    assert [claim.job_id for claim in turn.claims] == ids
+    assert turn.ended == late
 
 
 def test_the_sweeper_ends_jobs_whose_time_is_up(under_test: LedgerUnderTest) -> None:

@@ -20,7 +20,7 @@ def test_what_a_dead_process_held_goes_back_to_the_head(under_test: LedgerUnderT
     failed = under_test.ledger.release("w", DeathReason.WORKER_LOST)
     assert set(under_test.waiting()[:4]) == set(ids[:4])
     assert under_test.waiting()[4:] == ids[4:]
-    assert (under_test.bells(), failed) == (3, [])
+    assert (under_test.bells(), failed) == (2, [])
 
 
 def test_members_of_a_batch_that_died_are_claimed_singly(under_test: LedgerUnderTest) -> None:

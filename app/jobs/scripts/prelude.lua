@@ -15,22 +15,17 @@ local function go_beyond_memory_limit()
   redis.call('ZREM', LEASES, '')
 end
 
--- More doorbells than this in one go would hold Redis up; the sweeper rings the rest.
-local MAX_BELLS = 1000
+-- The doorbell rule: while jobs wait, the broker's list holds a message for each batch of them. Not
+-- for more than so many batches: who answers one goes on while jobs wait, and each claim that leaves
+-- some rings again.
+local MOST_BELLS = 100
 
--- The doorbell rule: never fewer messages outstanding than ⌈queue / batch⌉, since each claims up to
--- a batch of jobs. `left` are the messages that are there already.
-local function ring_doorbells(left)
-  local due = math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE) - left
-  for _ = 1, math.min(due, MAX_BELLS) do
+local function ring_doorbells()
+  local batches = math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE)
+  for _ = redis.call('LLEN', DOORBELLS) + 1, math.min(batches, MOST_BELLS) do
     local number = redis.call('INCR', BELLS_RUNG)
     redis.call('LPUSH', DOORBELLS, (string.gsub(BELL, BELL_ID, 'bell-' .. number)))
   end
-end
-
--- What the rule says is there, before this script changes the queue.
-local function count_doorbells()
-  return math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE)
 end
 
 local function publish(id, state, progress, stage, now)

@@ -4,7 +4,7 @@
 -- Returns the ids of the jobs that have ended: their uploads can go
 local holder, reason = ARGV[1], ARGV[2]
 go_beyond_memory_limit()
-local now, ended, doorbells = now_ms(), {}, count_doorbells()
+local now, ended = now_ms(), {}
 local ids = {unpack(ARGV, 3)}
 if #ids == 0 then
   ids = redis.call('SMEMBERS', HOLDER .. holder)
@@ -15,5 +15,5 @@ for _, id in ipairs(ids) do
     ended[#ended + 1] = id
   end
 end
-ring_doorbells(doorbells)
+ring_doorbells()
 return ended

@@ -2,7 +2,7 @@
 -- Their failures are forgotten, their deadlines too; each runs alone.
 -- ARGV: ids
 -- Returns the ids that were dead letters
-local now, doorbells, revived = now_ms(), count_doorbells(), {}
+local now, revived = now_ms(), {}
 for _, id in ipairs(ARGV) do
   local record = redis.call('ZREM', DEAD, id) == 1 and read_record(id)
   if record and record.dead then
@@ -18,5 +18,5 @@ for _, id in ipairs(ARGV) do
     revived[#revived + 1] = id
   end
 end
-ring_doorbells(doorbells)
+ring_doorbells()
 return revived

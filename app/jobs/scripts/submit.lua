@@ -2,7 +2,7 @@
 -- ARGV: id, owner, upload's bytes, ms until its deadline or 0, …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then 1 or 0 for each job:
 -- whether it is accepted}
-local now, doorbells = now_ms(), count_doorbells()
+local now = now_ms()
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local added_jobs, added_bytes = 0, 0
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
@@ -29,6 +29,6 @@ if added_jobs > 0 then
   redis.call('INCRBY', BACKLOG_JOBS, added_jobs)
   redis.call('INCRBY', BACKLOG_BYTES, added_bytes)
 end
-ring_doorbells(doorbells)
+ring_doorbells()
 reply[1], reply[2] = jobs, bytes
 return reply

@@ -52,7 +52,6 @@ if redis.call('EXISTS', QUEUE, LEASES, DELAYED) == 0 then
   redis.call('DEL', BACKLOG_JOBS, BACKLOG_BYTES)
 end
 
--- A bell that a worker has popped but not yet answered counts as lost here. One bell too many
--- finds nothing and does nothing.
-ring_doorbells(redis.call('LLEN', DOORBELLS))
+-- Bells that got lost are missing from the list.
+ring_doorbells()
 return reply

@@ -1,0 +1,60 @@
+-- Giving jobs to a worker process.
+
+-- Ids of ended jobs are dropped on the way; so many at most in one go, for Redis runs nothing else
+-- meanwhile. If more follow, the doorbell rule rings again.
+local MAX_DROPPED = 1000
+
+-- Up to a batch of jobs for `holder`.
+-- Returns {id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}
+local function claim_jobs(holder, model, version, engine, now)
+  local given, late, count, dropped = {}, {}, 0, 0
+
+  local function give(id, attempt, deadline, retries)
+    redis.call('ZADD', LEASES, now + LEASE, id)
+    given[#given + 1] = id
+    given[#given + 1] = attempt
+    given[#given + 1] = deadline and math.max(deadline - now, 0) or -1
+    given[#given + 1] = tonumber(retries or 0)
+    count = count + 1
+  end
+
+  -- What this process already holds comes first: its last claim's answer was lost on the way.
+  for _, id in ipairs(redis.call('SMEMBERS', HOLDER .. holder)) do
+    local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'deadline', 'retries')
+    if record[1] == 'processing' then
+      give(id, tonumber(record[2]), record[3], record[4])
+    else
+      redis.call('SREM', HOLDER .. holder, id)
+    end
+  end
+
+  while count < BATCH_SIZE and dropped < MAX_DROPPED do
+    local id = redis.call('LPOP', QUEUE)
+    if not id then
+      break
+    end
+    local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline', 'retries')
+    local solo, deadline = record[2], record[3] and tonumber(record[3])
+    if record[1] ~= 'pending' then
+      dropped = dropped + 1
+    elseif deadline and deadline <= now then
+      local expired = read_record(id)
+      finish(id, expired, expired.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+      late[#late + 1] = id
+      dropped = dropped + 1
+    elseif solo and count > 0 then
+      redis.call('LPUSH', QUEUE, id)
+      break
+    else
+      local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
+      enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
+        'model', model, 'version', version, 'engine', engine)
+      redis.call('SADD', HOLDER .. holder, id)
+      give(id, attempt, deadline, record[4])
+      if solo then
+        break
+      end
+    end
+  end
+  return given, late
+end
