@@ -1,15 +1,14 @@
 """What the service costs beyond decoding and inference, in CPU time per job.
 
 ``python -m benchmarks.overhead`` starts `classifier up` on this machine and sends it images from 16
-clients: each posts one, waits until it is done, fetches the result, and goes on. The CPU time of
-every process comes from the operating system; what two plain loops at once need for the same image
+clients: each posts one with ``Prefer: wait``, gets the result, and goes on. The CPU time of every
+process comes from the operating system; what two plain loops at once need for the same image
 is taken off. Prints a table in Markdown.
 """
 
 import argparse
 import asyncio
 import io
-import json
 import os
 import socket
 import statistics
@@ -21,11 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import redis.asyncio
 from PIL import Image
 from rich.progress import track
-
-from app.core import keys
 
 CLIENTS = 16
 WORKERS = 2
@@ -98,29 +94,6 @@ def read_cpu_seconds(groups: dict[str, list[psutil.Process]]) -> dict[str, float
     }
 
 
-class Completions:
-    """Tells when jobs have ended, from the ledger's live channel: how often clients would ask is
-    not what is measured here."""
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
-        self._ended: dict[str, asyncio.Event] = {}
-
-    def of(self, job_id: str) -> asyncio.Event:
-        """An event that is set once the job has ended, also when it has already."""
-        return self._ended.setdefault(job_id, asyncio.Event())
-
-    async def listen(self, subscribed: asyncio.Event) -> None:
-        """Read the channel until cancelled."""
-        async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(keys.EVENTS)
-            subscribed.set()
-            async for message in channel.listen():
-                event = json.loads(message["data"])
-                if event["status"] in ("completed", "failed"):
-                    self.of(event["job_id"]).set()
-
-
 class Client:
     """One connection that costs next to nothing: the cores are the service's.
 
@@ -144,36 +117,27 @@ class Client:
         return int(head[9:12]), head, await self._reader.readexactly(length)
 
 
-def make_upload(image: bytes) -> bytes:
+def make_upload(image: bytes, *headers: bytes) -> bytes:
     """The whole request that posts an image."""
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="image.jpg"\r\n\r\n'
     body += image + b"\r\n--b--\r\n"
-    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\n"
-    head += b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
-    return head % len(body) + body
+    length = b"Content-Length: %d" % len(body)
+    kind = b"Content-Type: multipart/form-data; boundary=b"
+    lines = [b"POST /classify HTTP/1.1", b"Host: localhost", kind, length, *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-async def run_clients(port: int, redis_url: str, image: bytes, jobs: int) -> None:
-    """16 clients, each posting an image, waiting until it is done, and fetching the result."""
-    waiting, upload = iter(range(jobs)), make_upload(image)
-    async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        completions, subscribed = Completions(connection), asyncio.Event()
-        listener = asyncio.create_task(completions.listen(subscribed))
-        await subscribed.wait()
+async def run_clients(port: int, image: bytes, jobs: int) -> None:
+    """16 clients, each posting an image and getting its result."""
+    waiting, upload = iter(range(jobs)), make_upload(image, b"Prefer: wait=30")
 
-        async def work() -> None:
-            client = await Client.connect(port)
-            for _ in waiting:
-                status, _, answer = await client.ask(upload)
-                assert status == 202, answer
-                job_id = json.loads(answer)["job_id"]
-                await completions.of(job_id).wait()
-                fetch = f"GET /result/{job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-                status, _, answer = await client.ask(fetch.encode())
-                assert status == 200, answer
+    async def work() -> None:
+        client = await Client.connect(port)
+        for _ in waiting:
+            status, _, answer = await client.ask(upload)
+            assert status == 200, answer
 
-        await asyncio.gather(*(work() for _ in range(CLIENTS)))
-        listener.cancel()
+    await asyncio.gather(*(work() for _ in range(CLIENTS)))
 
 
 def measure_bare_loop(image: Path, rounds: int) -> float:
@@ -184,11 +148,11 @@ def measure_bare_loop(image: Path, rounds: int) -> float:
 
 
 def measure_round(
-    port: int, redis_url: str, image: Path, groups: dict[str, list[psutil.Process]], jobs: int
+    port: int, image: Path, groups: dict[str, list[psutil.Process]], jobs: int
 ) -> dict[str, float]:
     """One round: CPU milliseconds a job by group, and the bare loop's beside them."""
     before, started = read_cpu_seconds(groups), time.perf_counter()
-    asyncio.run(run_clients(port, redis_url, image.read_bytes(), jobs))
+    asyncio.run(run_clients(port, image.read_bytes(), jobs))
     seconds, after = time.perf_counter() - started, read_cpu_seconds(groups)
     row = {name: (after[name] - before[name]) * 1000 / jobs for name in groups}
     bare = measure_bare_loop(image, jobs // (2 * WORKERS))
@@ -216,10 +180,9 @@ def main() -> None:
             # Its log goes on; nobody reads it, so let nothing wait for that.
             drain = subprocess.Popen(["cat"], stdin=service.stdout, stdout=subprocess.DEVNULL)
             groups = group_processes(service.pid)
-            redis_url = f"unix://{folder}/data/redis.sock"
-            asyncio.run(run_clients(port, redis_url, image.read_bytes(), WARM_UP_JOBS))
+            asyncio.run(run_clients(port, image.read_bytes(), WARM_UP_JOBS))
             rows = [
-                measure_round(port, redis_url, image, groups, options.jobs)
+                measure_round(port, image, groups, options.jobs)
                 for _ in track(range(options.rounds), "measuring")
             ]
         finally:

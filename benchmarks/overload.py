@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -65,24 +66,24 @@ async def post(client: Client, upload: bytes, log: Log) -> str | None:
 
 @asynccontextmanager
 async def watch_ends(redis_url: str, log: Log) -> AsyncIterator[None]:
-    """Notes each job's end, from the ledger's live channel."""
-    subscribed = asyncio.Event()
+    """Notes each job's end, from the ledger's history."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
 
-    async def listen() -> None:
-        client = redis.asyncio.Redis.from_url(redis_url)
-        async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(keys.EVENTS)
-            subscribed.set()
-            async for message in channel.listen():
-                state = json.loads(message["data"])["status"]
-                if state in ("completed", "failed"):
-                    log.ended.append(time.monotonic())
-                    log.states[state] += 1
+        async def listen() -> None:
+            # Any: redis-py's types allow each answer to be nearly everything.
+            last: Any = "$"
+            while True:
+                answer: Any = await client.xread({keys.HISTORY: last}, block=1000)
+                for _, entries in answer:
+                    for last, entry in entries:
+                        state = entry[b"state"].decode()
+                        if state in ("completed", "failed"):
+                            log.ended.append(time.monotonic())
+                            log.states[state] += 1
 
-    listener = asyncio.create_task(listen())
-    await subscribed.wait()
-    yield
-    listener.cancel()
+        listener = asyncio.create_task(listen())
+        yield
+        listener.cancel()
 
 
 async def measure_capacity(port: int, upload: bytes, log: Log) -> float:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from schemathesis.checks import CHECKS, CheckFunction, load_all_checks
 
 from app.core import keys
-from app.core.config import AdminSettings, QueueSettings, RedisSettings, Settings
+from app.core.config import AdminSettings, QueueSettings, RedisSettings, ResultSettings, Settings
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
 from app.main import create_app
@@ -37,6 +37,8 @@ def api_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         redis=RedisSettings(url=redis_url),
         data_dir=tmp_path_factory.mktemp("data"),
         admin=AdminSettings(token=SecretStr(ADMIN_TOKEN)),
+        # Most of the jobs here never end.
+        result=ResultSettings(wait_limit_seconds=0),
     )
     with run_api(create_app(settings)) as url:
         yield url

@@ -1,7 +1,6 @@
 """What a worker process does when a doorbell rings: real ledger, real payloads, real model."""
 
 import asyncio
-import json
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from app.jobs.payloads import PayloadStore
 from app.jobs.redis_guard import RedisGuard
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, Clock
+from tests.live_listener import LiveListener
 from tests.service import MODEL_CACHE
 
 SAMPLES = Path(__file__).parent.parent / "app" / "samples"
@@ -252,20 +252,19 @@ def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
     settings: Settings, model: LoadedModel
 ) -> None:
     workplace = Workplace(settings, model, HastyClock())
-    listener = workplace.redis.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe(keys.EVENTS)
-    listener.get_message(timeout=5)
+    listener = LiveListener(workplace.redis)
     first, second = workplace.submit(read_sample("cat.jpg"), read_sample("cat.jpg"))
+    listener.watch(first)
+    listener.watch(second)
     workplace.classifier.answer_doorbell()
     events = []
-    while message := listener.get_message(timeout=0.2):
-        event = json.loads(message["data"])
-        if event["job_id"] == second:
-            events.append((event["status"], event["progress"], event["stage"]))
-        elif event["status"] == "completed":
-            events.append(("the first is completed",))
+    while message := listener.next_message():
+        for job_id, record in message:
+            if job_id == second:
+                events.append((record["state"], int(record["progress"]), record["stage"]))
+            elif record["state"] == "completed":
+                events.append(("the first is completed",))
     assert events == [
-        ("pending", 0, ""),
         ("processing", 0, ""),
         ("processing", 10, "loading"),
         ("the first is completed",),

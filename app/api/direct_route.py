@@ -49,9 +49,11 @@ def create_answer(
     document: BaseModel, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """The response that carries a document of :mod:`app.models.schemas`."""
-    return Response(
-        document.model_dump_json(),
-        status_code=status,
-        headers=headers,
-        media_type="application/json",
-    )
+    return create_json_answer(document.model_dump_json(), status, headers)
+
+
+def create_json_answer(
+    text: str, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """The response that carries JSON."""
+    return Response(text, status_code=status, headers=headers, media_type="application/json")

@@ -35,13 +35,10 @@ from app.core.errors import (
 )
 from app.models.schemas import (
     EXAMPLE_ID,
-    Health,
     JobAccepted,
     JobResult,
     JobStatus,
-    Live,
     Problem,
-    Ready,
 )
 
 DESCRIPTION = """
@@ -50,6 +47,8 @@ Classifies images in the background. Three calls:
 1. **Submit** an image: `POST /classify` answers a job id at once.
 2. **Follow** the job: `GET /status/{job_id}`.
 3. **Fetch** the predictions: `GET /result/{job_id}`.
+
+With the header `Prefer: wait=10` each of them answers as soon as the job has ended.
 
 ```
 curl -F file=@cat.jpg http://localhost:8000/classify
@@ -78,13 +77,21 @@ REQUEST_ID_HEADER = {
         "schema": {"type": "string"},
     }
 }
-_RETRY_AFTER_HEADER = {
+RETRY_AFTER_HEADER = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 }
 _LOCATION_HEADER = {
     "Location": {
         "description": "Where to follow the job.",
         "schema": {"type": "string", "example": f"/status/{EXAMPLE_ID}"},
+    }
+}
+
+
+_APPLIED_HEADER = {
+    "Preference-Applied": {
+        "description": "`wait=N`, as the request preferred: so long was waited at most.",
+        "schema": {"type": "string", "example": "wait=10"},
     }
 }
 
@@ -103,7 +110,7 @@ def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, 
             "value": _example(error),
         }
         if error.retry_after_seconds is not None:
-            response["headers"] = REQUEST_ID_HEADER | _RETRY_AFTER_HEADER
+            response["headers"] = REQUEST_ID_HEADER | RETRY_AFTER_HEADER
     return responses
 
 
@@ -133,8 +140,18 @@ def _links(*operations: str) -> dict[str, Any]:
     return {name: {"operationId": name, "parameters": parameters} for name in operations}
 
 
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=N`: answer when the job has ended, N seconds from now at the latest "
+    "(RFC 7240); at most `RESULT_WAIT_LIMIT_SECONDS` (60 unless configured).",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+
 _UPLOAD = {
     "parameters": [
+        _PREFER,
         {
             "name": "Cancel-After",
             "in": "header",
@@ -142,7 +159,7 @@ _UPLOAD = {
             "most seven days. One that nobody came to by then fails and is never run.",
             "schema": {"type": "string"},
             "example": "30s",
-        }
+        },
     ],
     "requestBody": {
         "required": True,
@@ -166,20 +183,38 @@ _UPLOAD = {
     },
 }
 
+# How a job fails.
+_JOB_ERRORS = (
+    UndecodableImageError,
+    TruncatedImageError,
+    OversizedImageError,
+    JobFailedError,
+    PayloadLostError,
+    AttemptsExhaustedError,
+    DeadlineExceededError,
+)
+
 CLASSIFY: dict[str, Any] = {
     "summary": "Submit an image",
     "description": "Stores the image and answers at once with the id of a job that will classify "
-    "it. `Location` says where to follow the job.",
+    "it. `Location` says where to follow the job. With `Prefer: wait=10` the answer is what "
+    "`GET /result` would say, if the job ends within ten seconds.",
     "response_description": "The job is accepted and durable.",
     "response_model": JobAccepted,
     "openapi_extra": _UPLOAD,
     "responses": {
+        200: {
+            "model": JobResult,
+            "description": "The job is completed already, as `Prefer: wait` asked for.",
+            "headers": _APPLIED_HEADER | REQUEST_ID_HEADER,
+        },
         202: {
-            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | REQUEST_ID_HEADER,
+            "headers": _LOCATION_HEADER | RETRY_AFTER_HEADER | _APPLIED_HEADER | REQUEST_ID_HEADER,
             "links": _links("get_status", "get_result"),
-        }
+        },
     }
     | problem_responses(
+        *_JOB_ERRORS,
         MalformedUploadError,
         FileTooLargeError,
         ImageTooLargeError,
@@ -208,14 +243,18 @@ JOB_ID = {
     ]
 }
 
+_FOLLOW = {"parameters": [*JOB_ID["parameters"], _PREFER]}
+
 STATUS: dict[str, Any] = {
     "summary": "Follow a job",
     "description": "Status and progress of a job. Ended jobs are kept for `RESULT_TTL` seconds "
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
-    "openapi_extra": JOB_ID,
-    "responses": {200: {"headers": REQUEST_ID_HEADER, "links": _links("get_result")}}
+    "openapi_extra": _FOLLOW,
+    "responses": {
+        200: {"headers": _APPLIED_HEADER | REQUEST_ID_HEADER, "links": _links("get_result")}
+    }
     | problem_responses(JobNotFoundError, ServiceUnavailableError),
 }
 
@@ -226,58 +265,21 @@ RESULT: dict[str, Any] = {
     "passed, and 500 when we were at fault.",
     "response_description": "The job is completed.",
     "response_model": JobResult,
-    "openapi_extra": JOB_ID,
+    "openapi_extra": _FOLLOW,
     "responses": {
-        200: {"headers": REQUEST_ID_HEADER},
+        200: {"headers": _APPLIED_HEADER | REQUEST_ID_HEADER},
         202: {
             "model": JobStatus,
             "description": "The job has not ended yet; ask again.",
-            "headers": _LOCATION_HEADER | _RETRY_AFTER_HEADER | REQUEST_ID_HEADER,
+            "headers": _LOCATION_HEADER | RETRY_AFTER_HEADER | _APPLIED_HEADER | REQUEST_ID_HEADER,
         },
     }
     | problem_responses(
         JobNotFoundError,
-        UndecodableImageError,
-        TruncatedImageError,
-        OversizedImageError,
-        JobFailedError,
-        PayloadLostError,
-        AttemptsExhaustedError,
-        DeadlineExceededError,
+        *_JOB_ERRORS,
         ServiceUnavailableError,
     ),
 }
-
-HEALTH: dict[str, Any] = {
-    "summary": "The state of the service",
-    "response_model": Health,
-    "description": "`healthy`, `degraded` with reasons, or `unhealthy` with 503. Answers within "
-    "100 ms even while Redis hangs.",
-    "responses": {
-        200: {"headers": REQUEST_ID_HEADER},
-        503: {
-            "model": Health,
-            "description": "Redis does not answer: no job can be accepted.",
-            "headers": REQUEST_ID_HEADER | _RETRY_AFTER_HEADER,
-        },
-    }
-    | problem_responses(),
-}
-
-LIVE: dict[str, Any] = {
-    "summary": "Is the process alive?",
-    "description": "Never touches Redis: for a supervisor that restarts what hangs.",
-    "response_model": Live,
-    "responses": problem_responses(),
-}
-
-READY: dict[str, Any] = {
-    "summary": "Can jobs be accepted?",
-    "description": "For a load balancer: 503 while Redis is away.",
-    "response_model": Ready,
-    "responses": problem_responses(ServiceUnavailableError),
-}
-
 
 ADMIN_TOKEN_SCHEME = "admin_token"
 

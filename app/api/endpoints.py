@@ -1,21 +1,27 @@
 """Submitting an image, following its job, fetching its predictions."""
 
 import contextlib
-from typing import Any
 from uuid import UUID, uuid4
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation
-from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.deadline import read_cancel_after
+from app.api.direct_route import (
+    create_answer,
+    create_json_answer,
+    create_router,
+    get_service,
+    get_settings,
+)
+from app.api.job_documents import describe, render_result
+from app.api.preferences import name_applied, read_wait_seconds
 from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
-from app.core.clock import to_datetime
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
 from app.jobs.job import Job, JobState
-from app.models.schemas import JobAccepted, JobResult, JobStatus, ModelUsed, Prediction
+from app.models.schemas import JobAccepted
 
 router = create_router("classification")
 
@@ -32,64 +38,60 @@ def _follow(job_id: UUID) -> dict[str, str]:
 
 @router.post("/classify", status_code=202, **documentation.CLASSIFY)
 async def classify(request: Request) -> Response:
-    service, limits = get_service(request), get_settings(request).limits
+    service, settings = get_service(request), get_settings(request)
     patience_seconds = read_cancel_after(request.headers.get("cancel-after"))
-    await service.admit(announced_bytes(request, limits))
+    wait_seconds = read_wait_seconds(request, settings.result.wait_limit_seconds)
+    await service.admit(announced_bytes(request, settings.limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
     try:
-        await receive_image(request, upload, limits)
+        await receive_image(request, upload, settings.limits)
     except BaseException:
         with contextlib.suppress(ServiceError):
             await upload.abort()
         raise
-    await service.submit(job_id, upload, ANONYMOUS, patience_seconds)
-    return create_answer(JobAccepted(job_id=job_id), 202, _follow(job_id))
+    job = await service.submit(
+        job_id, upload, ANONYMOUS, patience_seconds=patience_seconds, wait_seconds=wait_seconds
+    )
+    if job is not None and job.has_ended():
+        return _create_end(job, wait_seconds)
+    headers = _follow(job_id) | name_applied(wait_seconds)
+    return create_answer(JobAccepted(job_id=job_id), 202, headers)
 
 
 @router.get("/status/{job_id}", **documentation.STATUS)
 async def get_status(request: Request) -> Response:
-    return create_answer(_describe(await _get_job(request)))
+    job, wait_seconds = await _find_job(request)
+    return create_answer(describe(job), headers=name_applied(wait_seconds))
 
 
 @router.get("/result/{job_id}", **documentation.RESULT)
 async def get_result(request: Request) -> Response:
-    job = await _get_job(request)
-    if job.state is JobState.COMPLETED:
-        return create_answer(_report(job))
-    if job.state is JobState.FAILED:
-        error = JOB_ERRORS.get(job.error["code"], JobFailedError)
-        return create_problem_response(error(job.error["detail"]), job_id=job.id)
-    return create_answer(_describe(job), 202, _follow(UUID(job.id)))
+    job, wait_seconds = await _find_job(request)
+    if job.has_ended():
+        return _create_end(job, wait_seconds)
+    headers = _follow(UUID(job.id)) | name_applied(wait_seconds)
+    return create_answer(describe(job), 202, headers)
 
 
-async def _get_job(request: Request) -> Job:
+async def _find_job(request: Request) -> tuple[Job, int]:
+    """The job in the path, and how many seconds its end was waited for at most."""
     try:
         job_id = UUID(request.path_params["job_id"])
     except ValueError:
         # What can't be an id was never given out.
         raise JobNotFoundError() from None
-    return await get_service(request).get_job(job_id)
+    limit_seconds = get_settings(request).result.wait_limit_seconds
+    wait_seconds = read_wait_seconds(request, limit_seconds)
+    return await get_service(request).get_job(job_id, wait_seconds), wait_seconds
 
 
-def _describe(job: Job) -> JobStatus:
-    fields: dict[str, Any] = {"status": job.state.value, "progress": job.progress}
-    return JobStatus(
-        job_id=UUID(job.id),
-        updated_at=to_datetime(job.updated_ms),
-        stage=job.stage or None,
-        **fields,
-    )
-
-
-def _report(job: Job) -> JobResult:
-    return JobResult(
-        job_id=UUID(job.id),
-        predictions=[Prediction.model_validate(item) for item in job.predictions],
-        # Redis's clock may be set back; a time is never less than nothing.
-        processing_time=max(job.finished_ms - job.claimed_ms, 0) / 1000,
-        created_at=to_datetime(job.created_ms),
-        queue_time=max(job.claimed_ms - job.created_ms, 0) / 1000,
-        completed_at=to_datetime(job.finished_ms),
-        model=ModelUsed(name=job.model, version=job.model_version, engine=job.engine),
-    )
+def _create_end(job: Job, wait_seconds: int) -> Response:
+    """The answer that holds what came of a job."""
+    headers = name_applied(wait_seconds)
+    if job.state is JobState.FAILED:
+        error = JOB_ERRORS.get(job.error["code"], JobFailedError)
+        response = create_problem_response(error(job.error["detail"]), job_id=job.id)
+        response.headers.update(headers)
+        return response
+    return create_json_answer(render_result(job), headers=headers)

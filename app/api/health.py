@@ -5,7 +5,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api import documentation
+from app.api import health_documentation
 from app.api.direct_route import create_answer, create_router, get_service
 from app.core import clock
 from app.core.errors import ServiceUnavailableError
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.07
 _READY_SECONDS = 1.0
 
 
-@router.get("", **documentation.HEALTH)
+@router.get("", **health_documentation.HEALTH)
 async def get_health(request: Request) -> Response:
     health = await get_service(request).get_health(_LOOK_SECONDS)
     document = Health(
@@ -47,12 +47,12 @@ def _judge(health: ServiceHealth) -> Literal["healthy", "degraded", "unhealthy"]
     return "degraded" if health.reasons else "healthy"
 
 
-@router.get("/live", **documentation.LIVE)
+@router.get("/live", **health_documentation.LIVE)
 async def get_live(request: Request) -> Response:
     return create_answer(Live())
 
 
-@router.get("/ready", **documentation.READY)
+@router.get("/ready", **health_documentation.READY)
 async def get_ready(request: Request) -> Response:
     health = await get_service(request).get_health(_READY_SECONDS)
     if not health.redis_connected:

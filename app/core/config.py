@@ -114,6 +114,12 @@ class ResultSettings(BaseModel):
         le=31_536_000,
         description="Seconds that an ended job and its result are kept.",
     )
+    wait_limit_seconds: int = Field(
+        60,
+        ge=0,
+        le=3600,
+        description="The longest that a request with `Prefer: wait=N` waits for a job to end.",
+    )
 
 
 class LogSettings(BaseModel):

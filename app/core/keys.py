@@ -6,6 +6,8 @@ JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL af
 HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
 PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis);
 # expires until the job is accepted, and with a dead letter
+LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
+# is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
 QUEUE = PREFIX + "queue"  # list of job ids that wait, next first
@@ -17,7 +19,6 @@ BACKLOG_BYTES = PREFIX + "backlog-bytes"  # counter: what the uploads of unfinis
 DRAIN = PREFIX + "drain"  # hash: how many jobs end per second while others wait
 LEASES = PREFIX + "leases"  # sorted set of job ids by when their claim runs out, in ms
 HISTORY = PREFIX + "history"  # stream of every transition, capped
-EVENTS = PREFIX + "events"  # channel: one message a transition or progress step, as JSON
 WORKERS = PREFIX + "workers"  # sorted set of worker names by when their heartbeat runs out, in ms
 LEDGER_ID = PREFIX + "ledger-id"  # string: tells this ledger from others
 SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires

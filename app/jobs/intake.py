@@ -28,10 +28,16 @@ class RedisIntake:
     """
 
     def __init__(
-        self, client: "redis.asyncio.Redis", settings: Settings, guard: RedisGuard
+        self,
+        client: "redis.asyncio.Redis",
+        settings: Settings,
+        guard: RedisGuard,
+        channel: str = "",
     ) -> None:
+        """``channel``: the name of the live channel that jobs are watched on."""
         self._redis = client
         self._guard = guard
+        self._channel = channel
         self._script = client.register_script(
             render_script("submit", Rules.from_settings(settings))
         )
@@ -55,11 +61,9 @@ class RedisIntake:
         return await self._guard.wait(self._look(None))
 
     async def _submit_group(self, jobs: list[Submission]) -> list[tuple[bool, Backlog]]:
-        words = [
-            word
-            for job in jobs
-            for word in (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
-        ]
+        words: list[str | int] = [self._channel]
+        for job in jobs:
+            words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms, int(job.is_watched))
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )

@@ -33,6 +33,9 @@ class JobState(StrEnum):
     """Withdrawn by its owner."""
 
 
+TERMINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+
+
 class DeathReason(StrEnum):
     """Why a job was given up and is kept as a dead letter."""
 
@@ -71,7 +74,8 @@ class Job:
     model: str
     model_version: str
     engine: str
-    predictions: list[dict[str, Any]]
+    predictions_json: str
+    """As the worker wrote them: ``[{"class_name": str, "confidence": float}, …]``, or empty."""
     error: dict[str, str]
     upload_bytes: int
     death_reason: str
@@ -80,39 +84,60 @@ class Job:
     ``reason``."""
 
     @classmethod
-    def from_record(cls, job_id: str, record: dict[bytes, bytes]) -> "Job":
-        """Read the hash that the scripts write (``HGETALL``, bytes)."""
-        text = {key.decode(): value.decode() for key, value in record.items()}
+    def from_record(cls, job_id: str, record: Mapping[bytes, bytes]) -> "Job":
+        """Read the hash that the scripts write, as ``HGETALL`` gives it."""
+        return cls.from_fields(
+            job_id, {name.decode(): value.decode() for name, value in record.items()}
+        )
+
+    @classmethod
+    def from_fields(cls, job_id: str, record: Mapping[str, str]) -> "Job":
+        """Read the same once it is text."""
+        find = record.get
         return cls(
             id=job_id,
-            state=JobState(text["state"]),
-            owner=text["owner"],
-            progress=int(text.get("progress", 0)),
-            stage=text.get("stage", ""),
-            attempts=int(text.get("attempts", 0)),
-            created_ms=int(text["created"]),
-            updated_ms=int(text["updated"]),
-            claimed_ms=int(text.get("claimed", 0)),
-            finished_ms=int(text.get("finished", 0)),
-            model=text.get("model", ""),
-            model_version=text.get("version", ""),
-            engine=text.get("engine", ""),
-            predictions=json.loads(text.get("result", "[]")),
-            error=json.loads(text.get("error", "{}")),
-            upload_bytes=int(text.get("size", 0)),
-            death_reason=text.get("dead", ""),
-            trail=json.loads(f"[{text.get('trail', '')}]"),
+            state=JobState(record["state"]),
+            owner=record["owner"],
+            progress=int(find("progress", 0)),
+            stage=find("stage", ""),
+            attempts=int(find("attempts", 0)),
+            created_ms=int(record["created"]),
+            updated_ms=int(record["updated"]),
+            claimed_ms=int(find("claimed", 0)),
+            finished_ms=int(find("finished", 0)),
+            model=find("model", ""),
+            model_version=find("version", ""),
+            engine=find("engine", ""),
+            predictions_json=find("result", ""),
+            error=json.loads(find("error", "{}")),
+            upload_bytes=int(find("size", 0)),
+            death_reason=find("dead", ""),
+            trail=json.loads(f"[{find('trail', '')}]"),
         )
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        """Most confident first; empty unless the job is completed."""
+        predictions: list[dict[str, Any]] = json.loads(self.predictions_json or "[]")
+        return predictions
+
+    def has_ended(self) -> bool:
+        """Whether its state is terminal."""
+        return self.state in TERMINAL_STATES
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What the ledger needs to accept a job. ``patience_ms``: until its deadline; 0 for none."""
+    """What the ledger needs to accept a job.
+
+    ``patience_ms``: until its deadline; 0 for none. ``is_watched``: the sender wants to hear of it.
+    """
 
     job_id: str
     owner: str
     upload_bytes: int
     patience_ms: int = 0
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

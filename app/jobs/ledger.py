@@ -12,7 +12,7 @@ import redis
 
 from app.core import keys
 from app.core.config import Settings
-from app.jobs.job import Answer, Claim, DeathReason, JobState, Outcome, Stage
+from app.jobs.job import TERMINAL_STATES, Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.script import Rules, render_script
 
 HANDED_BACK = "handed_back"
@@ -20,8 +20,6 @@ HANDED_BACK = "handed_back"
 
 # Records in one round trip: Redis serves others between two.
 _LARGEST_LOOK = 1000
-
-_ENDED = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
 class _Script(Protocol):
@@ -134,7 +132,7 @@ class RedisLedger:
         return [
             job_id
             for job_id, (state, dead) in zip(job_ids, self._read_ends(job_ids), strict=True)
-            if state is not None and state.decode() in _ENDED and dead is None
+            if state is not None and state.decode() in TERMINAL_STATES and dead is None
         ]
 
     def find_unknown(self, job_ids: Sequence[str]) -> list[str]:

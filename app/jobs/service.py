@@ -20,6 +20,7 @@ from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Submission
+from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
 from app.jobs.redis_guard import RedisGuard
@@ -58,7 +59,8 @@ class JobService:
         guard = RedisGuard()
         self._redis = client
         self._guard = guard
-        self._intake = RedisIntake(client, settings, guard)
+        self._live = LiveChannel(client, settings, guard)
+        self._intake = RedisIntake(client, settings, guard, self._live.name)
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
@@ -66,7 +68,9 @@ class JobService:
 
     async def run(self) -> None:
         """What goes on beside the requests; ends when it is cancelled."""
-        await self._payloads.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._payloads.run())
+            group.create_task(self._live.run())
 
     async def admit(self, upload_bytes: int) -> None:
         """Look whether an upload has a chance, before it is read; ``upload_bytes`` 0 if unknown.
@@ -81,12 +85,19 @@ class JobService:
         return self._payloads.create_writer(str(job_id))
 
     async def submit(
-        self, job_id: UUID, upload: PayloadWriter, owner: str, patience_seconds: float | None = None
-    ) -> None:
+        self,
+        job_id: UUID,
+        upload: PayloadWriter,
+        owner: str,
+        *,
+        patience_seconds: float | None = None,
+        wait_seconds: float = 0,
+    ) -> Job | None:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
-        ``patience_seconds``: unless a worker comes to it by then, the job fails. Raises
-        :class:`QueueFullError` when there is no room; the upload is erased then.
+        ``patience_seconds``: unless a worker comes to it by then, the job fails. Returns the job if
+        it has ended within ``wait_seconds``. Raises :class:`QueueFullError` when there is no room;
+        the upload is erased then.
         """
         try:
             upload_bytes = await upload.commit()
@@ -95,7 +106,15 @@ class JobService:
                 await upload.abort()
             raise
         patience_ms = math.ceil((patience_seconds or 0) * 1000)
-        submission = Submission(str(job_id), owner, upload_bytes, patience_ms)
+        submission = Submission(str(job_id), owner, upload_bytes, patience_ms, wait_seconds > 0)
+        if not wait_seconds:
+            await self._accept(submission, upload)
+            return None
+        with self._live.expect_end(submission.job_id) as end:
+            await self._accept(submission, upload)
+            return await self._live.wait(end, submission.job_id, wait_seconds)
+
+    async def _accept(self, submission: Submission, upload: PayloadWriter) -> None:
         try:
             accepted, backlog = await self._intake.submit(submission)
         except StorageFullError:
@@ -109,9 +128,15 @@ class JobService:
             raise self._gate.refuse_for_now()
         self._gate.admit()
 
-    async def get_job(self, job_id: UUID) -> Job:
-        """A job's record. Raises :class:`JobNotFoundError`."""
-        job = await self._intake.find(str(job_id))
+    async def get_job(self, job_id: UUID, wait_seconds: float = 0) -> Job:
+        """A job's record, once it has ended or after ``wait_seconds``.
+
+        Raises :class:`JobNotFoundError`.
+        """
+        if wait_seconds:
+            job = await self._live.wait_for_end(str(job_id), wait_seconds)
+        else:
+            job = await self._intake.find(str(job_id))
         if job is None:
             raise JobNotFoundError()
         return job

@@ -4,7 +4,14 @@ import json
 
 from app.core import keys
 from app.jobs.job import DeathReason, Stage
-from tests.ledger.ledger_under_test import LedgerUnderTest, completed, retry, unprocessable
+from tests.ledger.ledger_under_test import (
+    PREDICTIONS,
+    LedgerUnderTest,
+    completed,
+    retry,
+    unprocessable,
+)
+from tests.live_listener import LiveListener
 
 
 def test_every_transition_is_in_the_history(under_test: LedgerUnderTest) -> None:
@@ -17,21 +24,41 @@ def test_every_transition_is_in_the_history(under_test: LedgerUnderTest) -> None
     assert under_test.history(job_id) == states
 
 
-def test_every_change_is_published_once(under_test: LedgerUnderTest) -> None:
-    listener = under_test.redis.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe(keys.EVENTS)
-    listener.get_message(timeout=5)
+def test_who_watches_a_job_gets_its_record_after_each_change(under_test: LedgerUnderTest) -> None:
+    listener = LiveListener(under_test.redis)
     job_id = under_test.submit()
+    listener.watch(job_id)
     claims = under_test.claim()
     under_test.ledger.report_progress(claims, 20, Stage.DECODING)
     under_test.ledger.finish([completed(claims[0])])
-    seen: list[tuple[str, int]] = []
-    while len(seen) < 4 and (message := listener.get_message(timeout=5)):
-        event = json.loads(message["data"])
-        assert event["job_id"] == job_id
-        seen.append((event["status"], event["progress"]))
-    assert seen == [("pending", 0), ("processing", 0), ("processing", 20), ("completed", 100)]
-    assert listener.get_message(timeout=0) is None
+    seen = []
+    while message := listener.next_message():
+        ((told, record),) = message
+        assert told == job_id
+        seen.append((record["state"], record["progress"], record["stage"]))
+    assert seen == [
+        ("processing", "0", ""),
+        ("processing", "20", "decoding"),
+        ("completed", "100", ""),
+    ]
+    assert json.loads(record["result"]) == PREDICTIONS
+
+
+def test_a_batch_is_one_message(under_test: LedgerUnderTest) -> None:
+    listener = LiveListener(under_test.redis)
+    ids = under_test.submit_many(3)
+    for job_id in ids:
+        listener.watch(job_id)
+    under_test.claim()
+    assert [job_id for job_id, _ in listener.next_message()] == ids
+    assert not listener.next_message()
+
+
+def test_nothing_is_said_of_a_job_that_nobody_watches(under_test: LedgerUnderTest) -> None:
+    listener = LiveListener(under_test.redis)
+    under_test.submit()
+    under_test.ledger.finish([completed(claim) for claim in under_test.claim()])
+    assert not listener.next_message()
 
 
 def test_the_history_says_under_which_claim_each_change_happened(

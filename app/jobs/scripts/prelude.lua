@@ -28,10 +28,25 @@ local function ring_doorbells()
   end
 end
 
-local function publish(id, state, progress, stage, now)
-  redis.call('PUBLISH', EVENTS, cjson.encode({
-    job_id = id, status = state, progress = progress, stage = stage, updated_ms = now,
-  }))
+-- Who watches a job gets its record after each change: a message for each process and script.
+local news = {}
+
+local function tell_watchers(id)
+  local watchers = redis.call('HGET', JOB .. id, 'watchers')
+  if watchers then
+    local item = {id, redis.call('HGETALL', JOB .. id)}
+    for watcher in string.gmatch(watchers, '%S+') do
+      news[watcher] = news[watcher] or {}
+      table.insert(news[watcher], item)
+    end
+  end
+end
+
+-- Every script that changes jobs ends with this.
+local function send_news()
+  for watcher, items in pairs(news) do
+    redis.call('PUBLISH', LIVE .. watcher, cjson.encode(items))
+  end
 end
 
 -- Enter a state: the record, the history (capped, about), the live channel. `attempt` is the number
@@ -43,7 +58,7 @@ local function enter(id, state, attempt, progress, now, ...)
     redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
       'job', id, 'state', state, 'attempt', attempt)
   end
-  publish(id, state, progress, '', now)
+  tell_watchers(id)
 end
 
 -- What the functions below need of a record.

@@ -16,4 +16,5 @@ for _, id in ipairs(ids) do
   end
 end
 ring_doorbells()
+send_news()
 return ended

@@ -19,4 +19,5 @@ for _, id in ipairs(ARGV) do
   end
 end
 ring_doorbells()
+send_news()
 return revived

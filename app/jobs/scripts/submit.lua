@@ -1,13 +1,15 @@
 -- Accept jobs: each once, however often it is sent, while there is room.
--- ARGV: id, owner, upload's bytes, ms until its deadline or 0, …
+-- ARGV: the sending process's channel, then for each job id, owner, upload's bytes, ms until its
+-- deadline or 0, whether the process watches it (1 or 0), …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then 1 or 0 for each job:
 -- whether it is accepted}
 local now = now_ms()
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local added_jobs, added_bytes = 0, 0
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
-for i = 1, #ARGV, 4 do
-  local id, owner, size, patience = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+for i = 2, #ARGV, 5 do
+  local id, owner, size = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local patience, is_watched = tonumber(ARGV[i + 3]), ARGV[i + 4] == '1'
   local known = redis.call('EXISTS', JOB .. id) == 1
   local room = jobs < MAX_JOBS and bytes + size <= MAX_BYTES
   if room and not known then
@@ -15,6 +17,9 @@ for i = 1, #ARGV, 4 do
     if patience > 0 then
       redis.call('HSET', JOB .. id, 'deadline', now + patience)
       redis.call('ZADD', DEADLINES, now + patience, id)
+    end
+    if is_watched then
+      redis.call('HSET', JOB .. id, 'watchers', ARGV[1])
     end
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)

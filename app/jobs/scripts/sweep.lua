@@ -54,4 +54,5 @@ end
 
 -- Bells that got lost are missing from the list.
 ring_doorbells()
+send_news()
 return reply

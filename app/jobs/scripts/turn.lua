@@ -13,4 +13,5 @@ if ARGV[1] ~= '' then
   end
   ring_doorbells()
 end
+send_news()
 return {ended, given}

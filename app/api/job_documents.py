@@ -1,0 +1,37 @@
+"""A job as the API shows it."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from app.core.clock import format_utc, to_datetime
+from app.jobs.job import Job
+from app.models.schemas import JobStatus
+
+
+def describe(job: Job) -> JobStatus:
+    """Where it is."""
+    fields: dict[str, Any] = {"status": job.state.value, "progress": job.progress}
+    return JobStatus(
+        job_id=UUID(job.id),
+        updated_at=to_datetime(job.updated_ms),
+        stage=job.stage or None,
+        **fields,
+    )
+
+
+def render_result(job: Job) -> str:
+    """What came of a completed job: the JSON of a :class:`app.models.schemas.JobResult`.
+
+    The predictions are passed on as the worker wrote them, not read and written again.
+    """
+    document = {
+        # Redis's clock may be set back; a time is never less than nothing.
+        "processing_time": max(job.finished_ms - job.claimed_ms, 0) / 1000,
+        "created_at": format_utc(to_datetime(job.created_ms)),
+        "queue_time": max(job.claimed_ms - job.created_ms, 0) / 1000,
+        "completed_at": format_utc(to_datetime(job.finished_ms)),
+        "model": {"name": job.model, "version": job.model_version, "engine": job.engine},
+    }
+    rest = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return f'{{"job_id":"{job.id}","predictions":{job.predictions_json},{rest[1:]}'

@@ -1,0 +1,26 @@
+"""What a client would like (RFC 7240): ``Prefer: wait=10``."""
+
+from urllib.request import parse_http_list
+
+from starlette.requests import Request
+
+
+def read_wait_seconds(request: Request, limit_seconds: int) -> int:
+    """How long the client would wait for the end of a job; 0 when it would not.
+
+    A preference that can't be understood is ignored, as the RFC wants it; of several the first
+    counts; more than ``limit_seconds`` is as good as that.
+    """
+    for line in request.headers.getlist("prefer"):
+        for preference in parse_http_list(line):
+            name, _, value = preference.partition(";")[0].partition("=")
+            if name.strip().lower() == "wait":
+                digits = value.strip().strip('"')
+                is_number = digits.isascii() and digits.isdecimal() and len(digits) < 10
+                return min(int(digits), limit_seconds) if is_number else 0
+    return 0
+
+
+def name_applied(wait_seconds: int) -> dict[str, str]:
+    """The header of an answer that was waited for."""
+    return {"Preference-Applied": f"wait={wait_seconds}"} if wait_seconds else {}

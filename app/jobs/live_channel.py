@@ -1,0 +1,148 @@
+"""The live channel: a process that watches jobs hears of each change as it happens.
+
+Every API process has one channel of its own, and one subscription, however many requests wait. A
+job's record names the channels of those who watch it; the script that changes the job sends them
+its record. What nobody watches costs nothing.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from app.core import keys
+from app.core.config import Settings
+from app.jobs.grouped_calls import GroupedCall
+from app.jobs.job import Job
+from app.jobs.redis_guard import RedisGuard
+from app.jobs.script import Rules, render_script
+
+logger = logging.getLogger(__name__)
+
+Text = TypeVar("Text", str, bytes)
+
+# A script holds Redis up, and each of these costs it some 10 µs.
+_LARGEST_GROUP = 128
+
+# Silence after which the connection is tried, and after which it counts as dead.
+_SILENCE_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+
+
+class LiveChannel:
+    """One per API process."""
+
+    def __init__(
+        self, client: "redis.asyncio.Redis", settings: Settings, guard: RedisGuard
+    ) -> None:
+        self.name = uuid4().hex
+        self._redis = client
+        self._guard = guard
+        self._script = client.register_script(render_script("watch", Rules.from_settings(settings)))
+        self._watch = GroupedCall(self._watch_group, _LARGEST_GROUP)
+        self._waiting: dict[str, set[asyncio.Future[Job]]] = {}
+
+    async def wait_for_end(self, job_id: str, seconds: float) -> Job | None:
+        """A job's record once it has ended, or as it is after so many seconds.
+
+        ``None`` if there is no such job.
+        """
+        with self.expect_end(job_id) as end:
+            job = await self._guard.wait(self._watch(job_id))
+            if job is None or job.has_ended():
+                return job
+            return await self.wait(end, job_id, seconds) or job
+
+    async def wait(self, end: "asyncio.Future[Job]", job_id: str, seconds: float) -> Job | None:
+        """The record of a job that is watched already: once it has ended, or after the time.
+
+        ``None`` if the server stops meanwhile.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await end
+        except TimeoutError:
+            # The channel may have been cut when the job ended.
+            return await self._guard.wait(self._watch(job_id))
+        except asyncio.CancelledError:
+            # The server stops and ends what it waits for. Without an answer now the client would
+            # never learn the id of the job that it has submitted.
+            return None
+
+    @contextmanager
+    def expect_end(self, job_id: str) -> Iterator["asyncio.Future[Job]"]:
+        """Before a job is watched: what will hold its record once it has ended."""
+        end: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        futures = self._waiting.setdefault(job_id, set())
+        futures.add(end)
+        try:
+            yield end
+        finally:
+            futures.discard(end)
+            if not futures:
+                self._waiting.pop(job_id, None)
+
+    async def run(self) -> None:
+        """Listen until cancelled; while Redis is away, try once a second."""
+        while True:
+            try:
+                async with self._redis.pubsub() as channel:
+                    await self._listen(channel)
+            except (RedisError, OSError) as error:
+                # The guard says so in the log: whoever waits asks Redis first.
+                logger.debug("the live channel is cut: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _listen(self, channel: "redis.asyncio.client.PubSub") -> None:
+        await channel.subscribe(keys.LIVE + self.name)
+        is_tried = False
+        while True:
+            message = await channel.get_message(timeout=_SILENCE_SECONDS)
+            if message is None:
+                if is_tried:
+                    raise TimeoutError("no answer")
+                await channel.ping()
+            elif message["type"] == "subscribe":
+                # The first time or again: what was said before was not heard.
+                await self._look_again()
+            elif message["type"] == "message":
+                self._hear(message["data"])
+            is_tried = message is None
+
+    def _hear(self, message: bytes) -> None:
+        for job_id, words in json.loads(message):
+            if job_id in self._waiting:
+                self._tell(Job.from_fields(job_id, _pair(words)))
+
+    def _tell(self, job: Job) -> None:
+        if job.has_ended():
+            for end in self._waiting.get(job.id, ()):
+                if not end.done():
+                    end.set_result(job)
+
+    async def _look_again(self) -> None:
+        job_ids = list(self._waiting)
+        for start in range(0, len(job_ids), _LARGEST_GROUP):
+            for job in await self._watch_group(job_ids[start : start + _LARGEST_GROUP]):
+                if job is not None:
+                    self._tell(job)
+
+    async def _watch_group(self, job_ids: list[str]) -> list[Job | None]:
+        records = await self._guard.call(
+            lambda: cast(Awaitable[Any], self._script(args=[self.name, *job_ids]))
+        )
+        return [
+            Job.from_record(job_id, _pair(words)) if words else None
+            for job_id, words in zip(job_ids, records, strict=True)
+        ]
+
+
+def _pair(words: Sequence[Text]) -> dict[Text, Text]:
+    """Fields and values in turn, as scripts give records."""
+    return dict(zip(words[::2], words[1::2], strict=True))
