@@ -19,9 +19,10 @@ class LiveListener:
         self._channel.subscribe(keys.LIVE + NAME)
         self._channel.get_message(timeout=5)
 
-    def watch(self, job_id: str) -> None:
+    def watch(self, job_id: str, end_only: bool = False) -> None:
         """Hear of a job from now on."""
-        self._redis.hset(keys.job(job_id), "watchers", f"somebody-else {NAME}")
+        mark = "!" if end_only else ""
+        self._redis.hset(keys.job(job_id), "watchers", f"somebody-else! {NAME}{mark}")
 
     def next_message(self) -> list[tuple[str, dict[str, str]]]:
         """The records in the next message by job id; empty when none comes."""

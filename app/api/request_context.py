@@ -80,12 +80,13 @@ class RequestContextMiddleware:
                 raise
             await self._create_internal_error()(scope, receive, send_named)
         finally:
-            milliseconds = (time.perf_counter() - started) * 1000
             # A line for every upload, poll and probe would bury what matters and cost a fifth of
             # an upload's CPU time; one for every refusal, more than the refusal.
             quiet = status < 400 or status in _REFUSALS
             level = logging.DEBUG if quiet else logging.INFO
-            # A path may hold anything once decoded, line breaks and terminal codes included.
-            path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
-            logger.log(level, "%s %s %d %.1f ms", scope["method"], path, status, milliseconds)
+            if logger.isEnabledFor(level):
+                milliseconds = (time.perf_counter() - started) * 1000
+                # A path may hold anything once decoded, line breaks and terminal codes included.
+                path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
+                logger.log(level, "%s %s %d %.1f ms", scope["method"], path, status, milliseconds)
             _request_id.reset(token)

@@ -44,6 +44,17 @@ def test_who_watches_a_job_gets_its_record_after_each_change(under_test: LedgerU
     assert json.loads(record["result"]) == PREDICTIONS
 
 
+def test_who_waits_for_the_end_hears_of_nothing_else(under_test: LedgerUnderTest) -> None:
+    listener = LiveListener(under_test.redis)
+    job_id = under_test.submit()
+    listener.watch(job_id, end_only=True)
+    claims = under_test.claim()
+    under_test.ledger.report_progress(claims, 20, Stage.DECODING)
+    under_test.ledger.finish([completed(claims[0])])
+    assert [record["state"] for _, record in listener.next_message()] == ["completed"]
+    assert not listener.next_message()
+
+
 def test_a_batch_is_one_message(under_test: LedgerUnderTest) -> None:
     listener = LiveListener(under_test.redis)
     ids = under_test.submit_many(3)

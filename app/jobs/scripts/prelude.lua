@@ -28,14 +28,16 @@ local function ring_doorbells()
   end
 end
 
--- Who watches a job gets its record after each change: a message for each process and script.
+-- Who watches a job gets its record after each change, or, with a '!' behind the name, once it has
+-- ended: a message for each process and script.
 local news = {}
 
-local function tell_watchers(id)
+local function tell_watchers(id, has_ended)
   local watchers = redis.call('HGET', JOB .. id, 'watchers')
-  if watchers then
-    local item = {id, redis.call('HGETALL', JOB .. id)}
-    for watcher in string.gmatch(watchers, '%S+') do
+  local item
+  for watcher, end_only in string.gmatch(watchers or '', '([^ !]+)(!?)') do
+    if has_ended or end_only == '' then
+      item = item or {id, redis.call('HGETALL', JOB .. id)}
       news[watcher] = news[watcher] or {}
       table.insert(news[watcher], item)
     end
@@ -58,7 +60,7 @@ local function enter(id, state, attempt, progress, now, ...)
     redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
       'job', id, 'state', state, 'attempt', attempt)
   end
-  tell_watchers(id)
+  tell_watchers(id, state ~= 'pending' and state ~= 'processing')
 end
 
 -- What the functions below need of a record.

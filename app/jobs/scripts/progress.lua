@@ -8,7 +8,7 @@ for i = 3, #ARGV, 2 do
   local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'progress')
   if record[1] == 'processing' and record[2] == ARGV[i + 1] and tonumber(record[3]) < progress then
     redis.call('HSET', JOB .. id, 'progress', progress, 'stage', stage, 'updated', now)
-    tell_watchers(id)
+    tell_watchers(id, false)
   end
 end
 send_news()

@@ -1,6 +1,6 @@
 -- Accept jobs: each once, however often it is sent, while there is room.
 -- ARGV: the sending process's channel, then for each job id, owner, upload's bytes, ms until its
--- deadline or 0, whether the process watches it (1 or 0), …
+-- deadline or 0, whether the process wants to hear of its end (1 or 0), …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then 1 or 0 for each job:
 -- whether it is accepted}
 local now = now_ms()
@@ -19,7 +19,7 @@ for i = 2, #ARGV, 5 do
       redis.call('ZADD', DEADLINES, now + patience, id)
     end
     if is_watched then
-      redis.call('HSET', JOB .. id, 'watchers', ARGV[1])
+      redis.call('HSET', JOB .. id, 'watchers', ARGV[1] .. '!')
     end
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)

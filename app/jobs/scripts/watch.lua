@@ -1,4 +1,4 @@
--- Let a process hear of every change of jobs.
+-- Let a process hear of the end of jobs.
 -- ARGV: its channel's name, then ids
 -- Returns each job's record, fields and values in turn; empty where there is none
 local records = {}
@@ -8,7 +8,7 @@ for i = 2, #ARGV do
   if watchers[1] then
     watchers = watchers[2] or ''
     if not string.find(watchers, ARGV[1], 1, true) then
-      redis.call('HSET', JOB .. id, 'watchers', watchers .. ' ' .. ARGV[1])
+      redis.call('HSET', JOB .. id, 'watchers', watchers .. ' ' .. ARGV[1] .. '!')
     end
   end
   records[#records + 1] = redis.call('HGETALL', JOB .. id)
