@@ -62,6 +62,23 @@ def test_an_accepted_image_waits_unchanged_in_the_payload_store(
     assert (payload_folder(settings) / job_id).read_bytes() == SAMPLE.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("query", "queue"),
+    [("", keys.QUEUE), ("?priority=interactive", keys.QUEUE), ("?priority=bulk", keys.BULK_QUEUE)],
+)
+def test_a_job_waits_in_the_queue_of_its_priority(
+    client: Client, settings: Settings, query: str, queue: str
+) -> None:
+    client.post(f"/classify{query}", files={"file": SAMPLE.read_bytes()})
+    assert redis.Redis.from_url(settings.redis.url).llen(queue) == 1
+
+
+def test_an_unknown_priority_is_refused(client: Client) -> None:
+    response = client.post("/classify?priority=high", files={"file": SAMPLE.read_bytes()})
+    document = assert_problem(response, 422, "invalid-request")
+    assert "interactive or bulk" in document["detail"]
+
+
 def test_a_doorbell_is_rung(client: Client, settings: Settings) -> None:
     submit(client)
     with redis.Redis.from_url(settings.redis.url) as connection:

@@ -33,6 +33,7 @@ from app.core.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
+from app.jobs.job import Priority
 from app.models.schemas import (
     EXAMPLE_ID,
     JobAccepted,
@@ -152,6 +153,17 @@ _PREFER = {
 _UPLOAD = {
     "parameters": [
         _PREFER,
+        {
+            "name": "priority",
+            "in": "query",
+            "description": "`bulk` jobs wait while `interactive` ones do, but for every eighth "
+            "batch.",
+            "schema": {
+                "type": "string",
+                "enum": list(Priority),
+                "default": Priority.INTERACTIVE,
+            },
+        },
         {
             "name": "Cancel-After",
             "in": "header",

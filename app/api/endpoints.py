@@ -16,7 +16,7 @@ from app.api.direct_route import (
     get_settings,
 )
 from app.api.job_documents import describe, render_result
-from app.api.preferences import name_applied, read_wait_seconds
+from app.api.preferences import name_applied, read_priority, read_wait_seconds
 from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
@@ -41,6 +41,7 @@ async def classify(request: Request) -> Response:
     service, settings = get_service(request), get_settings(request)
     patience_seconds = read_cancel_after(request.headers.get("cancel-after"))
     wait_seconds = read_wait_seconds(request, settings.result.wait_limit_seconds)
+    priority = read_priority(request)
     await service.admit(announced_bytes(request, settings.limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
@@ -51,7 +52,12 @@ async def classify(request: Request) -> Response:
             await upload.abort()
         raise
     job = await service.submit(
-        job_id, upload, ANONYMOUS, patience_seconds=patience_seconds, wait_seconds=wait_seconds
+        job_id,
+        upload,
+        ANONYMOUS,
+        patience_seconds=patience_seconds,
+        wait_seconds=wait_seconds,
+        priority=priority,
     )
     if job is not None and job.has_ended():
         return _create_end(job, wait_seconds)

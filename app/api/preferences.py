@@ -1,8 +1,11 @@
-"""What a client would like (RFC 7240): ``Prefer: wait=10``."""
+"""What a client would like: ``Prefer: wait=10`` (RFC 7240), ``?priority=bulk``."""
 
 from urllib.request import parse_http_list
 
 from starlette.requests import Request
+
+from app.core.errors import InvalidRequestError
+from app.jobs.job import Priority
 
 
 def read_wait_seconds(request: Request, limit_seconds: int) -> int:
@@ -24,3 +27,15 @@ def read_wait_seconds(request: Request, limit_seconds: int) -> int:
 def name_applied(wait_seconds: int) -> dict[str, str]:
     """The header of an answer that was waited for."""
     return {"Preference-Applied": f"wait={wait_seconds}"} if wait_seconds else {}
+
+
+def read_priority(request: Request) -> Priority:
+    """The query's ``priority``. Raises :class:`InvalidRequestError` for an unknown one."""
+    if not request.scope["query_string"]:
+        return Priority.INTERACTIVE
+    text = request.query_params.get("priority", Priority.INTERACTIVE)
+    try:
+        return Priority(text)
+    except ValueError:
+        allowed = " or ".join(Priority)
+        raise InvalidRequestError(f"The query parameter priority must be {allowed}.") from None

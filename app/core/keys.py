@@ -10,7 +10,9 @@ LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that wat
 # is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
-QUEUE = PREFIX + "queue"  # list of job ids that wait, next first
+QUEUE = PREFIX + "queue"  # list of interactive job ids that wait, next first
+BULK_QUEUE = PREFIX + "bulk-queue"  # the same of bulk jobs
+BULK_PASSED = PREFIX + "bulk-passed"  # counter: claims in a row that let bulk jobs wait
 DELAYED = PREFIX + "delayed"  # sorted set of job ids that wait for a retry by when it is due, in ms
 DEADLINES = PREFIX + "deadlines"  # sorted set of unfinished job ids by their deadline, in ms
 DEAD = PREFIX + "dead"  # sorted set of dead letters' job ids by when they died, in ms

@@ -8,7 +8,7 @@ import redis.asyncio
 from app.core import keys
 from app.core.config import Settings
 from app.jobs.grouped_calls import GroupedCall
-from app.jobs.job import Backlog, Job, Submission
+from app.jobs.job import Backlog, Job, Priority, Submission
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
@@ -63,7 +63,8 @@ class RedisIntake:
     async def _submit_group(self, jobs: list[Submission]) -> list[tuple[bool, Backlog]]:
         words: list[str | int] = [self._channel]
         for job in jobs:
-            words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms, int(job.is_watched))
+            words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
+            words += (int(job.is_watched), int(job.priority is Priority.BULK))
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )

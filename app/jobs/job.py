@@ -49,6 +49,15 @@ class DeathReason(StrEnum):
     """The engine refused this very image, which decodes."""
 
 
+class Priority(StrEnum):
+    """Which jobs go first."""
+
+    INTERACTIVE = "interactive"
+    """Somebody waits for it: before all bulk jobs."""
+    BULK = "bulk"
+    """It has time: every eighth batch, or whenever nothing else waits."""
+
+
 class Stage(StrEnum):
     """Where a job in ``processing`` is."""
 
@@ -138,6 +147,7 @@ class Submission:
     upload_bytes: int
     patience_ms: int = 0
     is_watched: bool = False
+    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ _KEY_NAMES = (
     "LIVE",
     "WORKER",
     "QUEUE",
+    "BULK_QUEUE",
+    "BULK_PASSED",
     "DELAYED",
     "DEADLINES",
     "DEAD",

@@ -19,7 +19,7 @@ from app.jobs.admission import AdmissionGate
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
-from app.jobs.job import Backlog, Job, Submission
+from app.jobs.job import Backlog, Job, Priority, Submission
 from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
@@ -92,6 +92,7 @@ class JobService:
         *,
         patience_seconds: float | None = None,
         wait_seconds: float = 0,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Job | None:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
@@ -106,7 +107,9 @@ class JobService:
                 await upload.abort()
             raise
         patience_ms = math.ceil((patience_seconds or 0) * 1000)
-        submission = Submission(str(job_id), owner, upload_bytes, patience_ms, wait_seconds > 0)
+        submission = Submission(
+            str(job_id), owner, upload_bytes, patience_ms, wait_seconds > 0, priority
+        )
         if not wait_seconds:
             await self._accept(submission, upload)
             return None

@@ -152,7 +152,9 @@ class LedgerUnderTest:
         return [Job.from_record(*pair) for pair in zip(job_ids, records, strict=True)]
 
     def waiting(self) -> list[str]:
-        return [job_id.decode() for job_id in self.redis.lrange(keys.QUEUE, 0, -1)]
+        """Interactive jobs, then bulk jobs."""
+        queues = (keys.QUEUE, keys.BULK_QUEUE)
+        return [job_id.decode() for queue in queues for job_id in self.redis.lrange(queue, 0, -1)]
 
     def delayed(self) -> list[str]:
         return self.members(keys.DELAYED)

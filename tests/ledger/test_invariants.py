@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from app.core import keys
-from app.jobs.job import Claim, DeathReason, JobState, Outcome
+from app.jobs.job import Claim, DeathReason, JobState, Outcome, Priority
 from tests.ledger.ledger_under_test import (
     LONG_MS,
     LedgerUnderTest,
@@ -57,7 +57,10 @@ class Chance:
         if known:
             job_id = self._random.choice(self.submitted)
         accepted, _ = self._under_test.try_to_submit(
-            job_id, upload_bytes=size, patience_ms=patience_ms
+            job_id,
+            upload_bytes=size,
+            patience_ms=patience_ms,
+            priority=self._random.choice(list(Priority)),
         )
         if accepted and not known:
             self.submitted.append(job_id)

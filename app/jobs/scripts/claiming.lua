@@ -4,6 +4,19 @@
 -- meanwhile. If more follow, the doorbell rule rings again.
 local MAX_DROPPED = 1000
 
+-- Interactive jobs go before bulk jobs, and never into a batch with them, which would keep their
+-- results until the bulk is done. But of so many batches in a row one is bulk, so that it goes on.
+local BULK_TURN = 8
+
+-- The queues in the order in which they are asked.
+local function order_queues()
+  if redis.call('EXISTS', QUEUE, BULK_QUEUE) == 2 and redis.call('INCR', BULK_PASSED) >= BULK_TURN then
+    redis.call('DEL', BULK_PASSED)
+    return {BULK_QUEUE, QUEUE}
+  end
+  return {QUEUE, BULK_QUEUE}
+end
+
 -- Up to a batch of jobs for `holder`.
 -- Returns {id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}
 local function claim_jobs(holder, model, version, engine, now)
@@ -28,32 +41,40 @@ local function claim_jobs(holder, model, version, engine, now)
     end
   end
 
-  while count < BATCH_SIZE and dropped < MAX_DROPPED do
-    local id = redis.call('LPOP', QUEUE)
-    if not id then
-      break
-    end
-    local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline', 'retries')
-    local solo, deadline = record[2], record[3] and tonumber(record[3])
-    if record[1] ~= 'pending' then
-      dropped = dropped + 1
-    elseif deadline and deadline <= now then
-      local expired = read_record(id)
-      finish(id, expired, expired.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
-      late[#late + 1] = id
-      dropped = dropped + 1
-    elseif solo and count > 0 then
-      redis.call('LPUSH', QUEUE, id)
-      break
-    else
-      local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
-      enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
-        'model', model, 'version', version, 'engine', engine)
-      redis.call('SADD', HOLDER .. holder, id)
-      give(id, attempt, deadline, record[4])
-      if solo then
-        break
+  local function take_from(queue)
+    while count < BATCH_SIZE and dropped < MAX_DROPPED do
+      local id = redis.call('LPOP', queue)
+      if not id then
+        return
       end
+      local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline', 'retries')
+      local solo, deadline = record[2], record[3] and tonumber(record[3])
+      if record[1] ~= 'pending' then
+        dropped = dropped + 1
+      elseif deadline and deadline <= now then
+        local expired = read_record(id)
+        finish(id, expired, expired.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+        late[#late + 1] = id
+        dropped = dropped + 1
+      elseif solo and count > 0 then
+        redis.call('LPUSH', queue, id)
+        return
+      else
+        local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
+        enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
+          'model', model, 'version', version, 'engine', engine)
+        redis.call('SADD', HOLDER .. holder, id)
+        give(id, attempt, deadline, record[4])
+        if solo then
+          return
+        end
+      end
+    end
+  end
+
+  for _, queue in ipairs(order_queues()) do
+    if count == 0 then
+      take_from(queue)
     end
   end
   return given, late

@@ -7,7 +7,7 @@ local OUTAGE = 10000
 local RATE_TTL = 60000
 
 local function measure_drain(count, now)
-  if redis.call('LLEN', QUEUE) == 0 then
+  if count_queued() == 0 then
     redis.call('HDEL', DRAIN, 'since', 'count')
     return
   end

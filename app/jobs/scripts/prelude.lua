@@ -15,13 +15,22 @@ local function go_beyond_memory_limit()
   redis.call('ZREM', LEASES, '')
 end
 
+-- Where a job waits, by the record's field `bulk`.
+local function queue_of(bulk)
+  return bulk and BULK_QUEUE or QUEUE
+end
+
+local function count_queued()
+  return redis.call('LLEN', QUEUE) + redis.call('LLEN', BULK_QUEUE)
+end
+
 -- The doorbell rule: while jobs wait, the broker's list holds a message for each batch of them. Not
 -- for more than so many batches: who answers one goes on while jobs wait, and each claim that leaves
 -- some rings again.
 local MOST_BELLS = 100
 
 local function ring_doorbells()
-  local batches = math.ceil(redis.call('LLEN', QUEUE) / BATCH_SIZE)
+  local batches = math.ceil(count_queued() / BATCH_SIZE)
   for _ = redis.call('LLEN', DOORBELLS) + 1, math.min(batches, MOST_BELLS) do
     local number = redis.call('INCR', BELLS_RUNG)
     redis.call('LPUSH', DOORBELLS, (string.gsub(BELL, BELL_ID, 'bell-' .. number)))
@@ -66,12 +75,12 @@ end
 -- What the functions below need of a record.
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
-    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'owner')
+    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
-    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], owner = fields[12],
+    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
   }
 end
 
@@ -154,6 +163,6 @@ local function take_back(id, reason, now)
     return true
   end
   enter(id, 'pending', record.attempts, 0, now)
-  redis.call('LPUSH', QUEUE, id)
+  redis.call('LPUSH', queue_of(record.bulk), id)
   return false
 end

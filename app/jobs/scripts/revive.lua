@@ -14,7 +14,7 @@ for _, id in ipairs(ARGV) do
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)
     end
-    redis.call('RPUSH', QUEUE, id)
+    redis.call('RPUSH', queue_of(record.bulk), id)
     revived[#revived + 1] = id
   end
 end

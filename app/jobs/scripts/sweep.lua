@@ -27,7 +27,7 @@ end
 
 for _, id in ipairs(due(DELAYED, now)) do
   redis.call('ZREM', DELAYED, id)
-  redis.call('LPUSH', QUEUE, id)
+  redis.call('LPUSH', queue_of(redis.call('HGET', JOB .. id, 'bulk')), id)
 end
 
 for _, id in ipairs(due(DEADLINES, now)) do
@@ -48,7 +48,7 @@ for _, id in ipairs(due(DEAD, now - DEAD_LETTER_TTL)) do
 end
 
 -- The counts go astray only when somebody deletes records by hand; an idle ledger knows.
-if redis.call('EXISTS', QUEUE, LEASES, DELAYED) == 0 then
+if redis.call('EXISTS', QUEUE, BULK_QUEUE, LEASES, DELAYED) == 0 then
   redis.call('DEL', BACKLOG_JOBS, BACKLOG_BYTES)
 end
 
