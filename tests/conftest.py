@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.core.config import RedisSettings, Settings
+from app.core.config import RedisSettings, ResultSettings, Settings
 from tests.redis_servers import find_programs, run_redis
 from tests.service import RunningService
 
@@ -32,8 +32,15 @@ def clean_redis_url(redis_url: str) -> str:
 
 @pytest.fixture
 def settings(clean_redis_url: str, tmp_path: Path) -> Settings:
-    """Settings with an empty Redis and an empty data folder."""
-    return Settings(redis=RedisSettings(url=clean_redis_url), data_dir=tmp_path / "data")
+    """Settings with an empty Redis and an empty data folder.
+
+    Without the result cache: most tests send one image many times and want it classified.
+    """
+    return Settings(
+        redis=RedisSettings(url=clean_redis_url),
+        data_dir=tmp_path / "data",
+        result=ResultSettings(cache_entries=0),
+    )
 
 
 @pytest.fixture(scope="session")

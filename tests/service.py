@@ -26,9 +26,12 @@ def find_free_port() -> int:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment with its own Redis, without colours, and with ``variables``."""
+    """This process's environment with its own Redis, without colours, and with ``variables``.
+
+    Without the result cache: most tests send one image many times and want it classified.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
-    shared = {"NO_COLOR": "1", "MODEL_CACHE_DIR": str(MODEL_CACHE)}
+    shared = {"NO_COLOR": "1", "MODEL_CACHE_DIR": str(MODEL_CACHE), "RESULT_CACHE_ENTRIES": "0"}
     return environment | shared | variables
 
 

@@ -19,6 +19,7 @@ from app.core.config import (
     PayloadSettings,
     QueueSettings,
     RedisSettings,
+    ResultSettings,
     RetrySettings,
     Settings,
 )
@@ -47,6 +48,7 @@ def create_settings(redis_url: str, **changes: Any) -> Settings:
         "queue": QueueSettings(max_attempts=MAX_ATTEMPTS, sweep_seconds=0.1),
         "retry": RetrySettings(limit=0),
         "admin": AdminSettings(token=SecretStr(TOKEN)),
+        "result": ResultSettings(cache_entries=0),
     }
     return Settings(**(defaults | changes))
 

@@ -37,8 +37,8 @@ def api_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         redis=RedisSettings(url=redis_url),
         data_dir=tmp_path_factory.mktemp("data"),
         admin=AdminSettings(token=SecretStr(ADMIN_TOKEN)),
-        # Most of the jobs here never end.
-        result=ResultSettings(wait_limit_seconds=0),
+        # Most of the jobs here never end; each shall have an end of its own.
+        result=ResultSettings(wait_limit_seconds=0, cache_entries=0),
     )
     with run_api(create_app(settings)) as url:
         yield url

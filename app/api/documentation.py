@@ -12,31 +12,18 @@ from app.api import problems
 from app.core.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
-    EmptyFileError,
-    FileTooLargeError,
-    ImageTooLargeError,
     InternalError,
-    InvalidRequestError,
     JobFailedError,
     JobNotFoundError,
-    MalformedImageError,
-    MalformedUploadError,
-    MissingFileError,
-    NotMultipartError,
     OversizedImageError,
     PayloadLostError,
-    QueueFullError,
     ServiceError,
     ServiceUnavailableError,
-    StorageFullError,
     TruncatedImageError,
     UndecodableImageError,
-    UnsupportedImageError,
 )
-from app.jobs.job import Priority
 from app.models.schemas import (
     EXAMPLE_ID,
-    JobAccepted,
     JobResult,
     JobStatus,
     Problem,
@@ -81,7 +68,7 @@ REQUEST_ID_HEADER = {
 RETRY_AFTER_HEADER = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 }
-_LOCATION_HEADER = {
+LOCATION_HEADER = {
     "Location": {
         "description": "Where to follow the job.",
         "schema": {"type": "string", "example": f"/status/{EXAMPLE_ID}"},
@@ -89,7 +76,7 @@ _LOCATION_HEADER = {
 }
 
 
-_APPLIED_HEADER = {
+APPLIED_HEADER = {
     "Preference-Applied": {
         "description": "`wait=N`, as the request preferred: so long was waited at most.",
         "schema": {"type": "string", "example": "wait=10"},
@@ -135,13 +122,13 @@ def _example(error: type[ServiceError]) -> dict[str, Any]:
     }
 
 
-def _links(*operations: str) -> dict[str, Any]:
+def links(*operations: str) -> dict[str, Any]:
     """Where an answer's job id leads: tools and generated clients follow these."""
     parameters = {"job_id": "$response.body#/job_id"}
     return {name: {"operationId": name, "parameters": parameters} for name in operations}
 
 
-_PREFER = {
+PREFER = {
     "name": "Prefer",
     "in": "header",
     "description": "`wait=N`: answer when the job has ended, N seconds from now at the latest "
@@ -150,53 +137,8 @@ _PREFER = {
     "example": "wait=10",
 }
 
-_UPLOAD = {
-    "parameters": [
-        _PREFER,
-        {
-            "name": "priority",
-            "in": "query",
-            "description": "`bulk` jobs wait while `interactive` ones do, but for every eighth "
-            "batch.",
-            "schema": {
-                "type": "string",
-                "enum": list(Priority),
-                "default": Priority.INTERACTIVE,
-            },
-        },
-        {
-            "name": "Cancel-After",
-            "in": "header",
-            "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
-            "most seven days. One that nobody came to by then fails and is never run.",
-            "schema": {"type": "string"},
-            "example": "30s",
-        },
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A JPEG or PNG image, told by its first bytes; at most "
-                            "`MAX_FILE_SIZE` bytes (10 MiB unless configured), 16,384 pixels a "
-                            "side and 50 million in all.",
-                        }
-                    },
-                }
-            }
-        },
-    },
-}
-
 # How a job fails.
-_JOB_ERRORS = (
+JOB_ERRORS = (
     UndecodableImageError,
     TruncatedImageError,
     OversizedImageError,
@@ -205,42 +147,6 @@ _JOB_ERRORS = (
     AttemptsExhaustedError,
     DeadlineExceededError,
 )
-
-CLASSIFY: dict[str, Any] = {
-    "summary": "Submit an image",
-    "description": "Stores the image and answers at once with the id of a job that will classify "
-    "it. `Location` says where to follow the job. With `Prefer: wait=10` the answer is what "
-    "`GET /result` would say, if the job ends within ten seconds.",
-    "response_description": "The job is accepted and durable.",
-    "response_model": JobAccepted,
-    "openapi_extra": _UPLOAD,
-    "responses": {
-        200: {
-            "model": JobResult,
-            "description": "The job is completed already, as `Prefer: wait` asked for.",
-            "headers": _APPLIED_HEADER | REQUEST_ID_HEADER,
-        },
-        202: {
-            "headers": _LOCATION_HEADER | RETRY_AFTER_HEADER | _APPLIED_HEADER | REQUEST_ID_HEADER,
-            "links": _links("get_status", "get_result"),
-        },
-    }
-    | problem_responses(
-        *_JOB_ERRORS,
-        MalformedUploadError,
-        FileTooLargeError,
-        ImageTooLargeError,
-        NotMultipartError,
-        UnsupportedImageError,
-        MissingFileError,
-        EmptyFileError,
-        MalformedImageError,
-        InvalidRequestError,
-        QueueFullError,
-        StorageFullError,
-        ServiceUnavailableError,
-    ),
-}
 
 JOB_ID = {
     "parameters": [
@@ -255,7 +161,7 @@ JOB_ID = {
     ]
 }
 
-_FOLLOW = {"parameters": [*JOB_ID["parameters"], _PREFER]}
+_FOLLOW = {"parameters": [*JOB_ID["parameters"], PREFER]}
 
 STATUS: dict[str, Any] = {
     "summary": "Follow a job",
@@ -265,7 +171,7 @@ STATUS: dict[str, Any] = {
     "response_model": JobStatus,
     "openapi_extra": _FOLLOW,
     "responses": {
-        200: {"headers": _APPLIED_HEADER | REQUEST_ID_HEADER, "links": _links("get_result")}
+        200: {"headers": APPLIED_HEADER | REQUEST_ID_HEADER, "links": links("get_result")}
     }
     | problem_responses(JobNotFoundError, ServiceUnavailableError),
 }
@@ -279,16 +185,16 @@ RESULT: dict[str, Any] = {
     "response_model": JobResult,
     "openapi_extra": _FOLLOW,
     "responses": {
-        200: {"headers": _APPLIED_HEADER | REQUEST_ID_HEADER},
+        200: {"headers": APPLIED_HEADER | REQUEST_ID_HEADER},
         202: {
             "model": JobStatus,
             "description": "The job has not ended yet; ask again.",
-            "headers": _LOCATION_HEADER | RETRY_AFTER_HEADER | _APPLIED_HEADER | REQUEST_ID_HEADER,
+            "headers": LOCATION_HEADER | RETRY_AFTER_HEADER | APPLIED_HEADER | REQUEST_ID_HEADER,
         },
     }
     | problem_responses(
         JobNotFoundError,
-        *_JOB_ERRORS,
+        *JOB_ERRORS,
         ServiceUnavailableError,
     ),
 }

@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api import documentation
+from app.api import documentation, upload_documentation
+from app.api.cache_headers import read_cache_use
 from app.api.deadline import read_cancel_after
 from app.api.direct_route import (
     create_answer,
@@ -20,6 +21,7 @@ from app.api.preferences import name_applied, read_priority, read_wait_seconds
 from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
+from app.jobs.content import ContentDigest
 from app.jobs.job import Job, JobState
 from app.models.schemas import JobAccepted
 
@@ -36,33 +38,37 @@ def _follow(job_id: UUID) -> dict[str, str]:
     return {"Location": f"/status/{job_id}", "Retry-After": _RETRY_AFTER_SECONDS}
 
 
-@router.post("/classify", status_code=202, **documentation.CLASSIFY)
+@router.post("/classify", status_code=202, **upload_documentation.CLASSIFY)
 async def classify(request: Request) -> Response:
     service, settings = get_service(request), get_settings(request)
     patience_seconds = read_cancel_after(request.headers.get("cancel-after"))
     wait_seconds = read_wait_seconds(request, settings.result.wait_limit_seconds)
     priority = read_priority(request)
+    cache_use = read_cache_use(request, settings)
     await service.admit(announced_bytes(request, settings.limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
+    digest = ContentDigest(ANONYMOUS) if cache_use.shares else None
     try:
-        await receive_image(request, upload, settings.limits)
+        await receive_image(request, upload, settings.limits, digest)
     except BaseException:
         with contextlib.suppress(ServiceError):
             await upload.abort()
         raise
-    job = await service.submit(
+    reception, job = await service.submit(
         job_id,
         upload,
         ANONYMOUS,
         patience_seconds=patience_seconds,
         wait_seconds=wait_seconds,
         priority=priority,
+        content=digest.value() if digest else "",
+        is_fresh=cache_use.is_fresh,
     )
+    headers = cache_use.describe(reception) | name_applied(wait_seconds)
     if job is not None and job.has_ended():
-        return _create_end(job, wait_seconds)
-    headers = _follow(job_id) | name_applied(wait_seconds)
-    return create_answer(JobAccepted(job_id=job_id), 202, headers)
+        return _create_end(job, headers)
+    return create_answer(JobAccepted(job_id=job_id), 202, _follow(job_id) | headers)
 
 
 @router.get("/status/{job_id}", **documentation.STATUS)
@@ -75,7 +81,7 @@ async def get_status(request: Request) -> Response:
 async def get_result(request: Request) -> Response:
     job, wait_seconds = await _find_job(request)
     if job.has_ended():
-        return _create_end(job, wait_seconds)
+        return _create_end(job, name_applied(wait_seconds))
     headers = _follow(UUID(job.id)) | name_applied(wait_seconds)
     return create_answer(describe(job), 202, headers)
 
@@ -92,9 +98,8 @@ async def _find_job(request: Request) -> tuple[Job, int]:
     return await get_service(request).get_job(job_id, wait_seconds), wait_seconds
 
 
-def _create_end(job: Job, wait_seconds: int) -> Response:
+def _create_end(job: Job, headers: dict[str, str]) -> Response:
     """The answer that holds what came of a job."""
-    headers = name_applied(wait_seconds)
     if job.state is JobState.FAILED:
         error = JOB_ERRORS.get(job.error["code"], JobFailedError)
         response = create_problem_response(error(job.error["detail"]), job_id=job.id)

@@ -1,5 +1,6 @@
 """How the service is: for people, for load balancers, for supervisors."""
 
+from dataclasses import asdict
 from typing import Literal
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from app.api.direct_route import create_answer, create_router, get_service
 from app.core import clock
 from app.core.errors import ServiceUnavailableError
 from app.jobs.service import ServiceHealth
-from app.models.schemas import Health, Live, Ready, WorkerHealth
+from app.models.schemas import CacheHealth, Health, Live, Ready, WorkerHealth
 
 router = create_router("health", prefix="/health")
 
@@ -32,6 +33,7 @@ async def get_health(request: Request) -> Response:
         reasons=health.reasons,
         queue_length=health.backlog.jobs if health.backlog else None,
         dead_letters=health.dead_letters,
+        cache=CacheHealth(**asdict(health.cache)) if health.cache else None,
         workers=[
             WorkerHealth(**worker.model_dump(exclude={"reasons"})) for worker in health.workers
         ],

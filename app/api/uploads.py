@@ -14,6 +14,7 @@ from app.core.errors import (
     MissingFileError,
     NotMultipartError,
 )
+from app.jobs.content import ContentDigest
 from app.jobs.payloads import PayloadWriter
 
 FIELD = "file"
@@ -112,8 +113,12 @@ def _check_dimensions(header: ImageHeader, limits: LimitSettings) -> None:
         )
 
 
-async def receive_image(request: Request, upload: PayloadWriter, limits: LimitSettings) -> None:
+async def receive_image(
+    request: Request, upload: PayloadWriter, limits: LimitSettings, digest: ContentDigest | None
+) -> None:
     """Stream the image in a request's form into ``upload``, checking it on the way.
+
+    ``digest`` gets its bytes too.
 
     Raises the 4xx errors of :mod:`app.core.errors`; the caller aborts the upload then.
     """
@@ -133,6 +138,8 @@ async def receive_image(request: Request, upload: PayloadWriter, limits: LimitSe
                 if reader.header is not None:
                     _check_dimensions(reader.header, limits)
             if data:
+                if digest is not None:
+                    digest.update(data)
                 await upload.write(data)
     except (FormParserError, ClientDisconnect) as error:
         raise MalformedUploadError() from error

@@ -120,6 +120,19 @@ class ResultSettings(BaseModel):
         le=3600,
         description="The longest that a request with `Prefer: wait=N` waits for a job to end.",
     )
+    cache_entries: int = Field(
+        10_000,
+        ge=0,
+        le=10_000_000,
+        description="Answers that are found again when the same image comes again; 0 turns that "
+        "off, and with it that identical images under way are classified once.",
+    )
+    cache_ttl: int = Field(
+        3600,
+        ge=1,
+        le=31_536_000,
+        description="Seconds for which an answer is found again, at most RESULT_TTL.",
+    )
 
 
 class LogSettings(BaseModel):

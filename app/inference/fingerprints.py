@@ -26,6 +26,15 @@ def fingerprint(model_digest: str, manifest_json: str, threads: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def answer_identity(model_digest: str, manifest_json: str) -> str:
+    """A name for what decides an answer, the same on every machine, in 32 hexadecimal digits.
+
+    Not the engine: those that are used agree.
+    """
+    parts = (model_digest, manifest_json, _code_digest())
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of this machine's CPU by Linux's names; empty elsewhere."""
     fields = _cpu_fields()

@@ -8,7 +8,7 @@ import redis.asyncio
 from app.core import keys
 from app.core.config import Settings
 from app.jobs.grouped_calls import GroupedCall
-from app.jobs.job import Backlog, Job, Priority, Submission
+from app.jobs.job import Backlog, Job, Priority, Reception, Submission
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
@@ -45,10 +45,10 @@ class RedisIntake:
         self._find = GroupedCall(self._find_group, _LARGEST_GROUP)
         self._look = GroupedCall(self._look_group, _LARGEST_GROUP)
 
-    async def submit(self, submission: Submission) -> tuple[bool, Backlog]:
+    async def submit(self, submission: Submission) -> tuple[Reception, Backlog]:
         """Accept a job whose payload is stored, if there is room. Idempotent by id.
 
-        Returns whether it is accepted, and what waits now.
+        Returns what became of it, and what waits now.
         """
         return await self._guard.wait(self._submit(submission))
 
@@ -60,16 +60,17 @@ class RedisIntake:
         """What waits now, Redis's memory included."""
         return await self._guard.wait(self._look(None))
 
-    async def _submit_group(self, jobs: list[Submission]) -> list[tuple[bool, Backlog]]:
+    async def _submit_group(self, jobs: list[Submission]) -> list[tuple[Reception, Backlog]]:
         words: list[str | int] = [self._channel]
         for job in jobs:
             words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
             words += (int(job.is_watched), int(job.priority is Priority.BULK))
+            words += (job.content, int(job.is_fresh))
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )
         backlog = Backlog(waiting, upload_bytes, _read_rate(rate))
-        return [(bool(verdict), backlog) for verdict in verdicts]
+        return [(Reception(verdict), backlog) for verdict in verdicts]
 
     async def _find_group(self, job_ids: list[str]) -> list[Job | None]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 
@@ -139,7 +139,9 @@ class Job:
 class Submission:
     """What the ledger needs to accept a job.
 
-    ``patience_ms``: until its deadline; 0 for none. ``is_watched``: the sender wants to hear of it.
+    ``patience_ms``: until its deadline; 0 for none. ``is_watched``: the sender wants to hear of its
+    end. ``content``: the digest by which jobs share their answer, empty if it shall not;
+    ``is_fresh``: it takes none, but may give one.
     """
 
     job_id: str
@@ -148,6 +150,21 @@ class Submission:
     patience_ms: int = 0
     is_watched: bool = False
     priority: Priority = Priority.INTERACTIVE
+    content: str = ""
+    is_fresh: bool = False
+
+
+class Reception(IntEnum):
+    """What became of a submission."""
+
+    REFUSED = 0
+    """There was no room."""
+    ACCEPTED = 1
+    """It waits for a worker."""
+    ANSWERED = 2
+    """It is completed: the same content was classified before."""
+    JOINED = 3
+    """It ends with another job of the same content, or takes its own turn if that one fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +196,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Who answers: written to the record of each job that is claimed."""
+    """Who answers: written to the record of each job that is claimed.
+
+    ``identity`` tells models whose answers may differ; empty: its answers are not shared.
+    """
 
     model: str
     version: str
     engine: str
+    identity: str = ""
 
 
 class Verdict(StrEnum):

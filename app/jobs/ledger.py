@@ -59,7 +59,7 @@ class RedisLedger:
 
         What ``holder`` still holds is given again first, so a lost answer loses no job.
         """
-        head = [holder, answer.model, answer.version, answer.engine]
+        head = [holder, answer.model, answer.version, answer.engine, answer.identity]
         ended, given = self._turn(args=[*head, *_words(outcomes)])
         fields = (given[position::4] for position in range(4))
         claims = [
@@ -76,7 +76,7 @@ class RedisLedger:
 
     def finish(self, outcomes: Iterable[Outcome]) -> list[str]:
         """Report what came of claims. Returns :attr:`Turn.ended`."""
-        ended, _ = self._turn(args=["", "", "", "", *_words(outcomes)])
+        ended, _ = self._turn(args=["", "", "", "", "", *_words(outcomes)])
         return _decode(ended)
 
     def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:
@@ -120,12 +120,14 @@ class RedisLedger:
             return 0, []
         return int(reply[0]), _decode(reply[1:])
 
-    def beat(self, name: str, document: str, ttl_ms: int) -> int:
+    def beat(self, name: str, document: str, ttl_ms: int, identity: str) -> int:
         """Say that a worker lives; ``document`` is what it says of itself, as JSON.
+
+        ``identity``: of its model, as in :class:`Answer`.
 
         Returns how many other workers have fallen silent since anybody looked.
         """
-        return int(self._beat(args=[name, document, ttl_ms]))
+        return int(self._beat(args=[name, document, ttl_ms, identity]))
 
     def find_ended(self, job_ids: Sequence[str]) -> list[str]:
         """Those of the jobs that have ended for good: nobody wants their uploads any more."""

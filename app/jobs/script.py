@@ -31,6 +31,12 @@ _KEY_NAMES = (
     "HISTORY",
     "WORKERS",
     "SWEEPER",
+    "FLIGHTS",
+    "FOLLOWERS",
+    "CACHE",
+    "CACHE_USE",
+    "CACHE_COUNTS",
+    "MODEL",
     "DOORBELLS",
     "BELLS_RUNG",
 )
@@ -59,6 +65,8 @@ class Rules:
     result_ttl: int
     dead_letter_ttl: int
     payloads_in_redis: bool
+    cache_entries: int
+    cache_ttl: int
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -77,21 +85,24 @@ class Rules:
             result_ttl=settings.result.ttl * 1000,
             dead_letter_ttl=settings.dead.letter_ttl * 1000,
             payloads_in_redis=settings.payload.store == "redis",
+            cache_entries=settings.result.cache_entries,
+            cache_ttl=settings.result.cache_ttl * 1000,
         )
 
 
-# What a script needs besides the prelude.
+# What comes before a script: before all, and before some.
+_COMMON_PARTS = ("prelude", "sharing", "ending")
 _PARTS = {"turn": ("finishing", "claiming")}
 
 
 @cache
 def render_script(name: str, rules: Rules) -> str:
-    """A script's text: names and rules as constants, the prelude, its parts, the script."""
+    """A script's text: names and rules as constants, the parts it needs, the script."""
     texts = {key: getattr(keys, key) for key in _KEY_NAMES}
     texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
     texts |= {name: render_error(error.code, error.detail) for name, error in _ERRORS.items()}
     numbers = {field: getattr(rules, field) for field in rules.__slots__}
     constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]
     constants += [f"local {key.upper()} = {str(value).lower()}" for key, value in numbers.items()]
-    files = ("prelude", *_PARTS.get(name, ()), name)
+    files = (*_COMMON_PARTS, *_PARTS.get(name, ()), name)
     return "\n".join(constants + [(_SCRIPTS / f"{file}.lua").read_text() for file in files])

@@ -19,7 +19,7 @@ from app.jobs.admission import AdmissionGate
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
-from app.jobs.job import Backlog, Job, Priority, Submission
+from app.jobs.job import Backlog, Job, Priority, Reception, Submission
 from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 
 # Of those who ask for the service's health at the same moment; they share one look.
 _LARGEST_GROUP = 1000
+
+# Fields of the cache's counts, in the order of CacheCounts.
+_COUNTED = tuple(
+    str(int(reception)) for reception in (Reception.ANSWERED, Reception.JOINED, Reception.ACCEPTED)
+)
 
 
 class Heartbeat(BaseModel):
@@ -42,12 +47,23 @@ class Heartbeat(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """How many uploads the result cache answered, joined to others and let pass; what it holds."""
+
+    answered: int
+    joined: int
+    classified: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceHealth:
     """The service as Redis and the workers' heartbeats show it."""
 
     redis_connected: bool
     backlog: Backlog | None = None
     dead_letters: int | None = None
+    cache: CacheCounts | None = None
     workers: list[Heartbeat] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
@@ -59,6 +75,7 @@ class JobService:
         guard = RedisGuard()
         self._redis = client
         self._guard = guard
+        self._has_cache = settings.result.cache_entries > 0
         self._live = LiveChannel(client, settings, guard)
         self._intake = RedisIntake(client, settings, guard, self._live.name)
         self._payloads = create_payload_intake(settings, client, guard)
@@ -93,12 +110,14 @@ class JobService:
         patience_seconds: float | None = None,
         wait_seconds: float = 0,
         priority: Priority = Priority.INTERACTIVE,
-    ) -> Job | None:
+        content: str = "",
+        is_fresh: bool = False,
+    ) -> tuple[Reception, Job | None]:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
-        ``patience_seconds``: unless a worker comes to it by then, the job fails. Returns the job if
-        it has ended within ``wait_seconds``. Raises :class:`QueueFullError` when there is no room;
-        the upload is erased then.
+        ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content`` and
+        ``is_fresh`` as in :class:`Submission`. Returns what became of it, and its record if it was
+        waited for. Raises :class:`QueueFullError` when there is no room; the upload is erased then.
         """
         try:
             upload_bytes = await upload.commit()
@@ -108,28 +127,36 @@ class JobService:
             raise
         patience_ms = math.ceil((patience_seconds or 0) * 1000)
         submission = Submission(
-            str(job_id), owner, upload_bytes, patience_ms, wait_seconds > 0, priority
+            job_id=str(job_id),
+            owner=owner,
+            upload_bytes=upload_bytes,
+            patience_ms=patience_ms,
+            is_watched=wait_seconds > 0,
+            priority=priority,
+            content=content,
+            is_fresh=is_fresh,
         )
         if not wait_seconds:
-            await self._accept(submission, upload)
-            return None
+            return await self._accept(submission, upload), None
         with self._live.expect_end(submission.job_id) as end:
-            await self._accept(submission, upload)
-            return await self._live.wait(end, submission.job_id, wait_seconds)
+            reception = await self._accept(submission, upload)
+            return reception, await self._live.wait(end, submission.job_id, wait_seconds)
 
-    async def _accept(self, submission: Submission, upload: PayloadWriter) -> None:
+    async def _accept(self, submission: Submission, upload: PayloadWriter) -> Reception:
         try:
-            accepted, backlog = await self._intake.submit(submission)
+            reception, backlog = await self._intake.submit(submission)
         except StorageFullError:
             await upload.abort()
             raise
         # Whatever else is raised leaves open whether the job was accepted: its upload stays, for
         # the job or for the sweeper.
         self._gate.learn(backlog)
-        if not accepted:
+        if reception in (Reception.REFUSED, Reception.ANSWERED):
             await upload.abort()
+        if reception is Reception.REFUSED:
             raise self._gate.refuse_for_now()
         self._gate.admit()
+        return reception
 
     async def get_job(self, job_id: UUID, wait_seconds: float = 0) -> Job:
         """A job's record, once it has ended or after ``wait_seconds``.
@@ -164,7 +191,9 @@ class JobService:
         add_backlog(pipeline)
         pipeline.zrange(keys.WORKERS, 0, -1)
         pipeline.zcard(keys.DEAD)
-        *answers, names, dead_letters = await pipeline.execute()
+        pipeline.hmget(keys.CACHE_COUNTS, *_COUNTED)
+        pipeline.zcard(keys.CACHE_USE)
+        *answers, names, dead_letters, counts, entries = await pipeline.execute()
         backlog = read_backlog(answers)
         workers = await self._read_heartbeats([name.decode() for name in names])
         reasons = [] if workers else ["no worker: accepted jobs wait until one starts"]
@@ -177,7 +206,10 @@ class JobService:
         if trouble:
             reasons.append(f"Redis refuses to write: {trouble}")
         reasons += [f"{worker.name}: {text}" for worker in workers for text in worker.reasons]
-        return ServiceHealth(True, backlog, dead_letters, workers, reasons)
+        cache = CacheCounts(*(int(count or 0) for count in (*counts, entries)))
+        return ServiceHealth(
+            True, backlog, dead_letters, cache if self._has_cache else None, workers, reasons
+        )
 
     async def _read_heartbeats(self, names: list[str]) -> list[Heartbeat]:
         if not names:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,7 +22,7 @@ from app.inference.engines.catalogue import create_engine
 from app.inference.engines.engine import Engine
 from app.inference.engines.selection import choose_engine, measure_engines
 from app.inference.engines.trial import GRAPH, Measurement
-from app.inference.fingerprints import fingerprint
+from app.inference.fingerprints import answer_identity, fingerprint
 from app.inference.sources import ModelSource, digest_file, find_source
 from app.models.manifest import ModelManifest
 
@@ -58,13 +59,22 @@ class PreparedModel:
         """The model's manifest."""
         return self.source.manifest
 
+    @cached_property
+    def identity(self) -> str:
+        """Tells it from models whose answers may differ."""
+        return answer_identity(self.digest, self.manifest.model_dump_json())
+
 
 class LoadedModel:
-    """A model in this process, for one thread at a time."""
+    """A model in this process, for one thread at a time.
 
-    def __init__(self, manifest: ModelManifest, engine: Engine) -> None:
+    ``identity`` as in :class:`PreparedModel`; empty: nobody knows, so its answers are not shared.
+    """
+
+    def __init__(self, manifest: ModelManifest, engine: Engine, identity: str = "") -> None:
         self.manifest = manifest
         self.engine = engine
+        self.identity = identity
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
         """Squares from :func:`app.inference.images.decode` → top 5 each, most confident first."""
@@ -129,7 +139,7 @@ def load_model(prepared: PreparedModel, settings: Settings) -> LoadedModel:
             f"{prepared.engine} can't load the model any more, delete {folder} and start again: "
             f"{error}"
         ) from error
-    return LoadedModel(manifest, engine)
+    return LoadedModel(manifest, engine, prepared.identity)
 
 
 def _check_digest(source: ModelSource) -> str:

@@ -183,6 +183,15 @@ class WorkerHealth(Message):
     processes: int
 
 
+class CacheHealth(Message):
+    """The result cache, since Redis was empty."""
+
+    answered: int = Field(ge=0, description="Uploads whose answer was known.")
+    joined: int = Field(ge=0, description="Uploads whose image was under way already.")
+    classified: int = Field(ge=0, description="Uploads that had to be classified.")
+    entries: int = Field(ge=0, description="Answers that can be found again.")
+
+
 class Health(Message):
     """The state of the service."""
 
@@ -197,6 +206,7 @@ class Health(Message):
                     "reasons": [],
                     "queue_length": 0,
                     "dead_letters": 0,
+                    "cache": {"answered": 3, "joined": 1, "classified": 20, "entries": 20},
                     "workers": [
                         {
                             "name": "celery@host/4711",
@@ -221,6 +231,9 @@ class Health(Message):
     queue_length: int | None = Field(None, description="Jobs that wait; null if unknown.")
     dead_letters: int | None = Field(
         None, description="Jobs that were given up and are kept to be looked at; null if unknown."
+    )
+    cache: CacheHealth | None = Field(
+        None, description="What the result cache saved; null while it is off."
     )
     workers: list[WorkerHealth] = []
 

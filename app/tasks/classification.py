@@ -100,7 +100,8 @@ class BatchClassifier:
         )
         self._backoff_ms = settings.retry.backoff_seconds * 1000
         self._clock = clock
-        self._answer = Answer(model.manifest.name, model.manifest.version, model.engine.name)
+        manifest = model.manifest
+        self._answer = Answer(manifest.name, manifest.version, model.engine.name, model.identity)
 
     def answer_doorbell(self) -> int:
         """Claim what waits, batch by batch, and bring each job to its end. Returns how many.

@@ -214,7 +214,8 @@ class LedgerKeeper:
             processes=len(self._worker.pool.info["processes"]),
             reasons=list(self._model.reasons),
         )
-        if self._ledger.beat(self._name, beat.model_dump_json(), self._heartbeat_ms):
+        document, identity = beat.model_dump_json(), self._model.identity
+        if self._ledger.beat(self._name, document, self._heartbeat_ms, identity):
             self._erase_ended()
 
     def say_goodbye(self) -> None:

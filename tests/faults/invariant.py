@@ -136,7 +136,11 @@ class Invariant:
         pipeline.zcard(keys.LEASES)
         pipeline.zcard(keys.DELAYED)
         pipeline.get(keys.BACKLOG_BYTES)
-        names = ("jobs in the queue", "leases", "delayed jobs", "bytes in the backlog's count")
+        pipeline.hlen(keys.FLIGHTS)
+        names = (
+            *("jobs in the queue", "leases", "delayed jobs", "bytes in the backlog's count"),
+            "contents that a job is to answer for",
+        )
         counts = zip(names, pipeline.execute(), strict=True)
         left = [f"{int(count)} {name}" for name, count in counts if int(count or 0)]
         if not left:

@@ -2,8 +2,9 @@
 
 import signal
 import time
+from dataclasses import replace
 
-from tests.faults.drill import Drill, Pace, Scenario, Setup
+from tests.faults.drill import Drill, Pace, Scenario, Setup, create_patient_setup
 
 _TERM_SECONDS = 30
 # What a stopped process has sent before may still be on its way to Redis.
@@ -117,12 +118,24 @@ def _replace_ended(drill: Drill) -> None:
     cluster.wait_ready()
 
 
+def _create_sharing_setup(pace: Pace) -> Setup:
+    """One answer is remembered, so that of six pictures some wait for others and some are known."""
+    patient = create_patient_setup(pace)
+    return replace(patient, settings=(*patient.settings, ("RESULT_CACHE_ENTRIES", "1")))
+
+
 def _create_up_setup(_: Pace) -> Setup:
     return Setup(runs_up=True)
 
 
 SCENARIOS = [
     Scenario("kill-child", "a worker's child killed", kill_child),
+    Scenario(
+        "kill-child-sharing",
+        "a worker's child killed while jobs share answers",
+        kill_child,
+        _create_sharing_setup,
+    ),
     Scenario("kill-main-process", "a worker's main process killed", kill_main_process),
     Scenario("kill-worker", "a whole worker killed", kill_worker),
     Scenario("kill-both-workers", "both workers killed at once", kill_both_workers),

@@ -21,12 +21,12 @@ from app.core.config import (
 )
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.intake import RedisIntake
-from app.jobs.job import Answer, Backlog, Claim, Job, Outcome, Submission
+from app.jobs.job import Answer, Backlog, Claim, Job, Outcome, Reception, Submission
 from app.jobs.ledger import RedisLedger
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.redis_payloads import RedisPayloadIntake
 
-ANSWER = Answer(model="a-model", version="7", engine="torch")
+ANSWER = Answer(model="a-model", version="7", engine="torch", identity="a-model-7")
 PREDICTIONS = [{"class_name": "cat", "confidence": 0.9}]
 LONG = 60.0
 LONG_MS = 60_000
@@ -44,13 +44,14 @@ class LedgerUnderTest:
         url: str,
         *,
         retry_limit: int = 2,
+        cache_entries: int = 100,
         store: Literal["files", "redis"] = "files",
         **rules: Any,
     ) -> None:
         self.url = url
         self._rules: dict[str, Any] = {"batch_size": 4, "history_length": 1000} | rules
         self._others: dict[str, Any] = {
-            "result": ResultSettings(ttl=RESULT_SECONDS),
+            "result": ResultSettings(ttl=RESULT_SECONDS, cache_entries=cache_entries),
             "retry": RetrySettings(limit=retry_limit),
             "dead": DeadSettings(letter_ttl=DEAD_LETTER_SECONDS),
             "payload": PayloadSettings(store=store),
@@ -75,15 +76,15 @@ class LedgerUnderTest:
     def submit(self, job_id: str | None = None, **fields: Any) -> str:
         """Submit a job that is accepted; ``fields`` as in :class:`Submission`."""
         job_id = job_id or str(uuid4())
-        accepted, _ = self.try_to_submit(job_id, **fields)
-        assert accepted
+        reception, _ = self.try_to_submit(job_id, **fields)
+        assert reception
         return job_id
 
-    def try_to_submit(self, job_id: str | None = None, **fields: Any) -> tuple[bool, Backlog]:
-        """Whether a job is accepted, and what waits then."""
+    def try_to_submit(self, job_id: str | None = None, **fields: Any) -> tuple[Reception, Backlog]:
+        """What becomes of a job, and what waits then."""
         words: dict[str, Any] = {"owner": "anonymous", "upload_bytes": UPLOAD_BYTES} | fields
 
-        async def run() -> tuple[bool, Backlog]:
+        async def run() -> tuple[Reception, Backlog]:
             async with AsyncRedis.from_url(self.url) as client:
                 intake = RedisIntake(client, self.settings(), RedisGuard())
                 return await intake.submit(Submission(job_id or str(uuid4()), **words))
@@ -112,8 +113,12 @@ class LedgerUnderTest:
 
     # --- The worker's half ------------------------------------------------------------------------
 
-    def claim(self, holder: str = "w") -> list[Claim]:
-        return self.ledger.claim(holder, ANSWER).claims
+    def claim(self, holder: str = "w", answer: Answer = ANSWER) -> list[Claim]:
+        return self.ledger.claim(holder, answer).claims
+
+    def beat(self, identity: str = ANSWER.identity) -> None:
+        """A worker says which model it runs."""
+        self.ledger.beat("worker", "{}", LONG_MS, identity)
 
     def answer_bell(self) -> bool:
         """What Celery does: take one doorbell, if there is one."""
@@ -158,6 +163,11 @@ class LedgerUnderTest:
 
     def delayed(self) -> list[str]:
         return self.members(keys.DELAYED)
+
+    def followers(self) -> list[str]:
+        """The jobs that wait for another of their content."""
+        lists = self.redis.keys(keys.FOLLOWERS + "*")
+        return [job_id.decode() for key in lists for job_id in self.redis.lrange(key, 0, -1)]
 
     def members(self, key: str) -> list[str]:
         """The ids in a sorted set."""

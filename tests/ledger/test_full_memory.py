@@ -111,7 +111,7 @@ def test_the_sweeper_mends_everything(full: LedgerUnderTest) -> None:
 
 
 def test_a_worker_says_that_it_lives(full: LedgerUnderTest) -> None:
-    full.ledger.beat("worker", "{}", 60_000)
+    full.ledger.beat("worker", "{}", 60_000, "a-model")
     assert full.redis.get(keys.worker("worker")) == b"{}"
     assert full.members(keys.WORKERS) == ["worker"]
 

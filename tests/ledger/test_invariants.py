@@ -61,6 +61,8 @@ class Chance:
             upload_bytes=size,
             patience_ms=patience_ms,
             priority=self._random.choice(list(Priority)),
+            content=self._random.choice(("", "cat", "dog")),
+            is_fresh=self._random.random() < 0.5,
         )
         if accepted and not known:
             self.submitted.append(job_id)
@@ -125,6 +127,8 @@ class Chance:
         queue = Counter(self._under_test.waiting())
         leases = self._under_test.members(keys.LEASES)
         places = queue + Counter(leases) + Counter(self._under_test.delayed())
+        # One that follows another is in no place but that; its deadline may have ended it there.
+        places += Counter(job_id for job_id in self._under_test.followers() if job_id in unfinished)
         assert {job_id: places[job_id] for job_id in unfinished} == dict.fromkeys(unfinished, 1)
         processing = {job.id for job in jobs if job.state is JobState.PROCESSING}
         assert processing == set(leases)

@@ -19,7 +19,7 @@ end
 
 -- Up to a batch of jobs for `holder`.
 -- Returns {id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}
-local function claim_jobs(holder, model, version, engine, now)
+local function claim_jobs(holder, model, version, engine, identity, now)
   local given, late, count, dropped = {}, {}, 0, 0
 
   local function give(id, attempt, deadline, retries)
@@ -62,7 +62,7 @@ local function claim_jobs(holder, model, version, engine, now)
       else
         local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
         enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
-          'model', model, 'version', version, 'engine', engine)
+          'model', model, 'version', version, 'engine', engine, 'identity', identity)
         redis.call('SADD', HOLDER .. holder, id)
         give(id, attempt, deadline, record[4])
         if solo then

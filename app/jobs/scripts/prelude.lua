@@ -75,12 +75,12 @@ end
 -- What the functions below need of a record.
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
-    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk')
+    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
-    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
+    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12], content = fields[13],
   }
 end
 
@@ -105,64 +105,4 @@ end
 -- not tell: ids of ended jobs stay in it until they are claimed.
 local function count_waiting()
   return (redis.call('GET', BACKLOG_JOBS) or 0) - redis.call('ZCARD', LEASES)
-end
-
--- The job no longer counts as work to do.
-local function settle(id, record)
-  redis.call('DECR', BACKLOG_JOBS)
-  redis.call('DECRBY', BACKLOG_BYTES, record.size or 0)
-  if record.deadline then
-    redis.call('ZREM', DEADLINES, id)
-  end
-end
-
--- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
-local function finish(id, record, attempt, state, progress, field, body, now)
-  enter(id, state, attempt, progress, now, 'finished', now, field, body)
-  redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
-  settle(id, record)
-  if PAYLOADS_IN_REDIS then
-    redis.call('UNLINK', PAYLOAD .. id)
-  end
-end
-
--- The same for a job that was given up: a dead letter keeps its upload.
-local function bury(id, record, attempt, reason, body, now)
-  enter(id, 'failed', attempt, record.progress, now, 'finished', now, 'error', body,
-    'dead', reason)
-  redis.call('PEXPIRE', JOB .. id, DEAD_LETTER_TTL)
-  redis.call('ZADD', DEAD, now, id)
-  settle(id, record)
-  if PAYLOADS_IN_REDIS then
-    redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
-  end
-end
-
--- A claim has come to nothing: the job goes back to the head of the queue. Unless it was handed
--- back in good health it runs alone from then on, since any member of its batch may have been the
--- reason, and is given up when that has happened too often.
--- Returns whether the job has ended and its upload can go.
-local function take_back(id, reason, now)
-  local record = read_record(id)
-  drop_claim(id, record)
-  if record.state ~= 'processing' then
-    return false
-  end
-  note_attempt(id, record, reason, now)
-  if reason ~= 'handed_back' then
-    local losses = record.losses + 1
-    redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
-    if losses >= MAX_ATTEMPTS then
-      local body = reason == 'timed_out' and TIMED_OUT or WORKER_LOST
-      bury(id, record, record.attempts, reason, body, now)
-      return false
-    end
-  end
-  if record.deadline and record.deadline <= now then
-    finish(id, record, record.attempts, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
-    return true
-  end
-  enter(id, 'pending', record.attempts, 0, now)
-  redis.call('LPUSH', queue_of(record.bulk), id)
-  return false
 end

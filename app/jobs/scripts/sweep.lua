@@ -52,6 +52,9 @@ if redis.call('EXISTS', QUEUE, BULK_QUEUE, LEASES, DELAYED) == 0 then
   redis.call('DEL', BACKLOG_JOBS, BACKLOG_BYTES)
 end
 
+-- Answers that nobody has asked for since they expired.
+redis.call('ZREMRANGEBYSCORE', CACHE_USE, '-inf', now - CACHE_TTL)
+
 -- Bells that got lost are missing from the list.
 ring_doorbells()
 send_news()

@@ -1,0 +1,132 @@
+"""The words of /docs about uploads."""
+
+from typing import Any
+
+from app.api.documentation import (
+    APPLIED_HEADER,
+    JOB_ERRORS,
+    LOCATION_HEADER,
+    PREFER,
+    REQUEST_ID_HEADER,
+    RETRY_AFTER_HEADER,
+    links,
+    problem_responses,
+)
+from app.core.errors import (
+    EmptyFileError,
+    FileTooLargeError,
+    ImageTooLargeError,
+    InvalidRequestError,
+    MalformedImageError,
+    MalformedUploadError,
+    MissingFileError,
+    NotMultipartError,
+    QueueFullError,
+    ServiceUnavailableError,
+    StorageFullError,
+    UnsupportedImageError,
+)
+from app.jobs.job import Priority
+from app.models.schemas import JobAccepted, JobResult
+
+_CACHE_HEADER = {
+    "Cache-Status": {
+        "description": "`classifier; hit`: the answer was known. `collapsed`: the same image is "
+        "under way (RFC 9211).",
+        "schema": {"type": "string", "example": "classifier; hit"},
+    }
+}
+
+_UPLOAD = {
+    "parameters": [
+        PREFER,
+        {
+            "name": "priority",
+            "in": "query",
+            "description": "`bulk` jobs wait while `interactive` ones do, but for every eighth "
+            "batch.",
+            "schema": {
+                "type": "string",
+                "enum": list(Priority),
+                "default": Priority.INTERACTIVE,
+            },
+        },
+        {
+            "name": "Cache-Control",
+            "in": "header",
+            "description": "`no-cache`: classify the image anew, though its answer is known. "
+            "`no-store`: the same, and do not keep the answer for others.",
+            "schema": {"type": "string"},
+            "example": "no-cache",
+        },
+        {
+            "name": "Cancel-After",
+            "in": "header",
+            "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
+            "most seven days. One that nobody came to by then fails and is never run.",
+            "schema": {"type": "string"},
+            "example": "30s",
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A JPEG or PNG image, told by its first bytes; at most "
+                            "`MAX_FILE_SIZE` bytes (10 MiB unless configured), 16,384 pixels a "
+                            "side and 50 million in all.",
+                        }
+                    },
+                }
+            }
+        },
+    },
+}
+
+CLASSIFY: dict[str, Any] = {
+    "summary": "Submit an image",
+    "description": "Stores the image and answers at once with the id of a job that will classify "
+    "it. `Location` says where to follow the job. With `Prefer: wait=10` the answer is what "
+    "`GET /result` would say, if the job ends within ten seconds. An image that was classified "
+    "before is answered from the cache, and identical images under way are classified once.",
+    "response_description": "The job is accepted and durable.",
+    "response_model": JobAccepted,
+    "openapi_extra": _UPLOAD,
+    "responses": {
+        200: {
+            "model": JobResult,
+            "description": "The job is completed already, as `Prefer: wait` asked for.",
+            "headers": APPLIED_HEADER | _CACHE_HEADER | REQUEST_ID_HEADER,
+        },
+        202: {
+            "headers": LOCATION_HEADER
+            | RETRY_AFTER_HEADER
+            | APPLIED_HEADER
+            | _CACHE_HEADER
+            | REQUEST_ID_HEADER,
+            "links": links("get_status", "get_result"),
+        },
+    }
+    | problem_responses(
+        *JOB_ERRORS,
+        MalformedUploadError,
+        FileTooLargeError,
+        ImageTooLargeError,
+        NotMultipartError,
+        UnsupportedImageError,
+        MissingFileError,
+        EmptyFileError,
+        MalformedImageError,
+        InvalidRequestError,
+        QueueFullError,
+        StorageFullError,
+        ServiceUnavailableError,
+    ),
+}

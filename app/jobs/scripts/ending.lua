@@ -1,0 +1,103 @@
+-- How jobs end, and how those that share an image share the end.
+
+-- The job no longer counts as work to do.
+local function settle(id, record)
+  redis.call('DECR', BACKLOG_JOBS)
+  redis.call('DECRBY', BACKLOG_BYTES, record.size or 0)
+  if record.deadline then
+    redis.call('ZREM', DEADLINES, id)
+  end
+end
+
+-- Declared before what calls it: the end of one job may be that of others.
+local share_end
+
+-- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
+local function finish(id, record, attempt, state, progress, field, body, now)
+  enter(id, state, attempt, progress, now, 'finished', now, field, body)
+  redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+  settle(id, record)
+  if PAYLOADS_IN_REDIS then
+    redis.call('UNLINK', PAYLOAD .. id)
+  end
+  share_end(id, record, state == 'completed', now)
+end
+
+-- The same for a job that was given up: a dead letter keeps its upload.
+local function bury(id, record, attempt, reason, body, now)
+  enter(id, 'failed', attempt, record.progress, now, 'finished', now, 'error', body,
+    'dead', reason)
+  redis.call('PEXPIRE', JOB .. id, DEAD_LETTER_TTL)
+  redis.call('ZADD', DEAD, now, id)
+  settle(id, record)
+  if PAYLOADS_IN_REDIS then
+    redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
+  end
+  share_end(id, record, false, now)
+end
+
+-- Jobs that ended because another did: their uploads can go, too.
+local freed = {}
+
+-- Give a pending job the answer of another.
+local function copy_answer(id, record, source, now)
+  local answer = redis.call('HMGET', JOB .. source, 'result', 'model', 'version', 'engine')
+  local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
+  enter(id, 'processing', attempt, 0, now, 'claimed', now,
+    'model', answer[2], 'version', answer[3], 'engine', answer[4])
+  finish(id, record, attempt, 'completed', 100, 'result', answer[1], now)
+  freed[#freed + 1] = id
+end
+
+-- A job that others with the same content wait for has ended: they have its answer or, if there is
+-- none, are queued after all, in their order.
+share_end = function(id, record, is_answered, now)
+  if not record.content then
+    return
+  end
+  if redis.call('HGET', FLIGHTS, record.content) == id then
+    redis.call('HDEL', FLIGHTS, record.content)
+  end
+  if is_answered then
+    remember_answer(id, record.content, now)
+  end
+  local followers = redis.call('LRANGE', FOLLOWERS .. id, 0, -1)
+  redis.call('DEL', FOLLOWERS .. id)
+  for i = #followers, 1, -1 do
+    local follower = read_record(followers[i])
+    if follower.state == 'pending' and is_answered then
+      copy_answer(followers[i], follower, id, now)
+    elseif follower.state == 'pending' then
+      redis.call('LPUSH', queue_of(follower.bulk), followers[i])
+    end
+  end
+end
+
+-- A claim has come to nothing: the job goes back to the head of the queue. Unless it was handed
+-- back in good health it runs alone from then on, since any member of its batch may have been the
+-- reason, and is given up when that has happened too often.
+-- Returns whether the job has ended and its upload can go.
+local function take_back(id, reason, now)
+  local record = read_record(id)
+  drop_claim(id, record)
+  if record.state ~= 'processing' then
+    return false
+  end
+  note_attempt(id, record, reason, now)
+  if reason ~= 'handed_back' then
+    local losses = record.losses + 1
+    redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
+    if losses >= MAX_ATTEMPTS then
+      local body = reason == 'timed_out' and TIMED_OUT or WORKER_LOST
+      bury(id, record, record.attempts, reason, body, now)
+      return false
+    end
+  end
+  if record.deadline and record.deadline <= now then
+    finish(id, record, record.attempts, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
+    return true
+  end
+  enter(id, 'pending', record.attempts, 0, now)
+  redis.call('LPUSH', queue_of(record.bulk), id)
+  return false
+end
