@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.core.config_reference import Origin, Value
+from app.inference.engines.artifacts import PORTION
 
 if TYPE_CHECKING:
     from app.models.ml_models import PreparedModel
@@ -94,15 +95,22 @@ def _shorten_time(text: str) -> str:
     return f"{text[:19].replace('T', ' ')}Z"
 
 
+def _format_milliseconds(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else f"{milliseconds:.1f}"
+
+
 def create_engine_table(model: "PreparedModel") -> Table:
     """A row for each engine: how fast it is, how true to the reference, and whether it is used."""
-    table = _create_table("engine", "ms an image", "same class", "mean difference", "")
+    table = _create_table(
+        "engine", "ms, one image", f"in batches of {PORTION}", "same class", "mean difference", ""
+    )
     for item in model.measurements:
         chosen = item.engine is model.engine
         agreement = item.agreement
         table.add_row(
             Text(item.engine, style="bold green" if chosen else ""),
-            "" if item.milliseconds is None else f"{item.milliseconds:.1f}",
+            _format_milliseconds(item.milliseconds),
+            _format_milliseconds(item.batch_milliseconds),
             f"{agreement.same_class} of {agreement.images}" if agreement else "",
             f"{agreement.mean_difference:.4f}" if agreement else "",
             Text("used" if chosen else item.failure or "", style="green" if chosen else "red"),

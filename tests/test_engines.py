@@ -13,13 +13,20 @@ from app.core.config import EngineName
 from app.core.errors import ConfigurationError
 from app.inference.architectures.efficientnet_lite import EfficientNetLite0
 from app.inference.checkpoints import load_checkpoint
+from app.inference.engines.artifacts import graph_path
 from app.inference.engines.calibration import calibration_images, compare
 from app.inference.engines.catalogue import create_engine, find_obstacle
 from app.inference.engines.engine import Engine, Pixels, Probabilities, predict_in_portions
 from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 from app.inference.engines.selection import choose_engine
 from app.inference.engines.trial import Measurement
-from app.inference.graphs import complete_graph, export_graph, load_graph, save_graph
+from app.inference.graphs import (
+    complete_graph,
+    export_graph,
+    find_batch_graph,
+    load_graph,
+    save_graph,
+)
 from app.inference.sources import ModelSource, SourceKind
 from tests import model_files
 from tests.model_files import SIZE, source_of
@@ -49,7 +56,7 @@ def expected(images: Pixels) -> Probabilities:
 
 
 def torch_engine(model: Path) -> Engine:
-    return create_engine(TORCH, source_of(model), Path(), Path(), 1)
+    return create_engine(TORCH, source_of(model), Path(), 1)
 
 
 def assert_same(engine: Engine, images: Pixels, expected: Probabilities) -> None:
@@ -63,8 +70,7 @@ def assert_graph_runs(
     source: ModelSource, folder: Path, images: Pixels, expected: Probabilities
 ) -> None:
     for name in (ORT, OPENVINO):
-        graph = folder / "model.onnx"
-        assert_same(create_engine(name, source, graph, folder, 1), images, expected)
+        assert_same(create_engine(name, source, folder, 1), images, expected)
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2])
@@ -99,7 +105,7 @@ def test_an_onnx_file_runs_on_its_engines(
     graph = complete_graph(load_graph(source.path), source.manifest)
     save_graph(graph, tmp_path / "model.onnx")
     assert_graph_runs(source, tmp_path, images, expected)
-    reference = OnnxRuntimeEngine(tmp_path / "model.onnx", 1, optimised=False)
+    reference = OnnxRuntimeEngine([tmp_path / "model.onnx"], 1, optimised=False)
     assert_same(reference, images, expected)
 
 
@@ -134,7 +140,40 @@ def test_any_number_of_images_goes_through_a_fixed_batch(size: int) -> None:
         return portion[:, 0, 0, :2].astype(np.float32)
 
     batch = np.arange(5 * 3, dtype=np.uint8).reshape(5, 1, 1, 3)
-    assert predict_in_portions(run, batch, size).tolist() == batch[:, 0, 0, :2].tolist()
+    assert predict_in_portions({size: run}, batch).tolist() == batch[:, 0, 0, :2].tolist()
+
+
+def test_full_portions_go_together_and_the_rest_alone() -> None:
+    sizes: list[int] = []
+
+    def run(portion: Pixels) -> Probabilities:
+        sizes.append(len(portion))
+        return portion[:, 0, 0, :2].astype(np.float32)
+
+    batch = np.arange(10 * 3, dtype=np.uint8).reshape(10, 1, 1, 3)
+    answers = predict_in_portions({1: run, 4: run}, batch)
+    assert answers.tolist() == batch[:, 0, 0, :2].tolist()
+    assert sizes == [4, 4, 1, 1]
+
+
+@pytest.mark.parametrize("name", [ORT, OPENVINO])
+def test_a_graph_for_portions_answers_as_the_one_for_single_images(
+    tmp_path: Path, images: Pixels, expected: Probabilities, name: EngineName
+) -> None:
+    source = source_of(model_files.save_onnx(tmp_path))
+    graph = complete_graph(load_graph(source.path), source.manifest)
+    batch_graph = find_batch_graph(graph, 4)
+    assert batch_graph is not None
+    save_graph(batch_graph, graph_path(tmp_path, batch=True))
+    save_graph(graph, graph_path(tmp_path))
+    engine = create_engine(name, source, tmp_path, 1, batches=True)
+    assert engine.portion == 4
+    assert_same(engine, images, expected)
+
+
+def test_a_model_that_insists_on_a_batch_gets_no_other(tmp_path: Path) -> None:
+    source = source_of(model_files.save_onnx(tmp_path, 2))
+    assert find_batch_graph(complete_graph(load_graph(source.path), source.manifest), 4) is None
 
 
 # --- Agreement and choice ------------------------------------------------------------------------
@@ -194,6 +233,16 @@ def test_auto_is_the_fastest_that_agrees() -> None:
     assert choose_engine(MEASURED, EngineName.AUTO) == (OPENVINO, ())
 
 
+def test_what_counts_is_the_time_in_batches_where_they_are_faster() -> None:
+    batches = Measurement(engine=BF16, milliseconds=6, batch_milliseconds=4.9)
+    assert batches.batches
+    assert choose_engine((*MEASURED[:3], batches), EngineName.AUTO) == (BF16, ())
+
+
+def test_batches_that_are_hardly_faster_are_not_worth_it() -> None:
+    assert not Measurement(engine=BF16, milliseconds=6, batch_milliseconds=5.9).batches
+
+
 def test_a_named_engine_that_agrees_is_used() -> None:
     assert choose_engine(MEASURED, TORCH) == (TORCH, ())
 
@@ -227,8 +276,7 @@ from app.core.config import EngineName, ModelSettings, Settings
 from app.inference.engines.catalogue import create_engine
 from app.inference.sources import find_source
 source = find_source(Settings(model=ModelSettings(path={str(model)!r})))
-graph = Path({str(graph)!r})
-engine = create_engine(EngineName({name.value!r}), source, graph, graph.parent, 1)
+engine = create_engine(EngineName({name.value!r}), source, Path({str(tmp_path)!r}), 1)
 assert engine.predict(numpy.zeros((1, {SIZE}, {SIZE}, 3), "uint8")).shape == (1, 3)
 assert "torch" not in sys.modules
 """

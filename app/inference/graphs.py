@@ -1,8 +1,8 @@
 """ONNX graphs: the one form that ONNX Runtime and OpenVINO both read.
 
 Whatever a model came as, its graph here takes the pixels of images, uint8 (N, H, W, 3), and gives
-softmax probabilities, float32 (N, classes). N is 1 unless the model insists on another: on a CPU a
-batch is no faster than its images one by one, and takes up to twice the memory.
+softmax probabilities, float32 (N, classes). N is 1 unless the model insists on another; models that
+don't get a second graph for several images, which some engines on some CPUs run faster.
 """
 
 import contextlib
@@ -90,6 +90,21 @@ def complete_graph(model: onnx.ModelProto, manifest: ModelManifest) -> onnx.Mode
         helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [batch, classes])
     )
     return model
+
+
+def find_batch_graph(model: onnx.ModelProto, size: int) -> onnx.ModelProto | None:
+    """The same graph for ``size`` images at once; ``None`` when it insists on another number.
+
+    A graph that insists on one image inside only, in a reshape, does not run in this form.
+    """
+    values = (*model.graph.input, *model.graph.output)
+    if any(value.type.tensor_type.shape.dim[0].dim_value != 1 for value in values):
+        return None
+    batch = onnx.ModelProto()
+    batch.CopyFrom(model)
+    for value in (*batch.graph.input, *batch.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    return batch
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -21,7 +21,7 @@ from app.core.errors import ConfigurationError
 from app.inference.engines.catalogue import create_engine
 from app.inference.engines.engine import Engine
 from app.inference.engines.selection import choose_engine, measure_engines
-from app.inference.engines.trial import GRAPH, Measurement
+from app.inference.engines.trial import Measurement
 from app.inference.fingerprints import answer_identity, fingerprint
 from app.inference.sources import ModelSource, digest_file, find_source
 from app.models.manifest import ModelManifest
@@ -63,6 +63,11 @@ class PreparedModel:
     def identity(self) -> str:
         """Tells it from models whose answers may differ."""
         return answer_identity(self.digest, self.manifest.model_dump_json())
+
+    @property
+    def batches(self) -> bool:
+        """Whether the engine has a form for several images at once."""
+        return any(item.batches for item in self.measurements if item.engine is self.engine)
 
 
 class LoadedModel:
@@ -127,10 +132,11 @@ def load_model(prepared: PreparedModel, settings: Settings) -> LoadedModel:
     manifest, folder = prepared.manifest, prepared.folder
     try:
         engine = create_engine(
-            prepared.engine, prepared.source, folder / GRAPH, folder, settings.engine_threads
+            prepared.engine, prepared.source, folder, settings.engine_threads, prepared.batches
         )
         size = manifest.input_size
-        engine.predict(np.zeros((1, size, size, 3), np.uint8))
+        for count in {1, engine.portion}:
+            engine.predict(np.zeros((count, size, size, 3), np.uint8))
     except ConfigurationError:
         raise
     # Runtimes raise what they like about a damaged cache.

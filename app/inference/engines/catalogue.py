@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.core.config import EngineName
+from app.inference.engines.artifacts import graph_path
 from app.inference.engines.engine import Engine
 from app.inference.fingerprints import cpu_flags
 from app.inference.sources import ModelSource, SourceKind
@@ -41,23 +42,26 @@ def find_obstacle(engine: EngineName, kind: SourceKind) -> str | None:
 
 
 def create_engine(
-    engine: EngineName, source: ModelSource, graph: Path, cache: Path, threads: int
+    engine: EngineName, source: ModelSource, folder: Path, threads: int, batches: bool = False
 ) -> Engine:
-    """Load a model into an engine, in this process.
+    """Load a model into an engine, in this process, with ``batches`` for portions of images too.
 
-    PyTorch reads ``source``, the others ``graph``; ``cache`` is a folder for what they compile.
-    Raises :class:`app.core.errors.ConfigurationError` for a bad model file, else what the runtime
-    raises.
+    PyTorch reads ``source``, the others the graphs in ``folder``, where they keep what they
+    compile. Raises :class:`app.core.errors.ConfigurationError` for a bad model file, else what the
+    runtime raises.
     """
     if engine is EngineName.TORCH:
         from app.inference.checkpoints import load_checkpoint
         from app.inference.engines.pytorch import PyTorchEngine
 
         return PyTorchEngine(load_checkpoint(source), source.manifest, threads)
+    graphs = [graph_path(folder)]
+    if batches:
+        graphs.append(graph_path(folder, batch=True))
     if engine is EngineName.ONNXRUNTIME:
         from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(graph, threads)
+        return OnnxRuntimeEngine(graphs, threads)
     from app.inference.engines.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(engine, graph, cache, threads)
+    return OpenVinoEngine(engine, graphs, folder, threads)

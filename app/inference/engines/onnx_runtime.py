@@ -1,5 +1,7 @@
 """ONNX Runtime."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import onnxruntime  # type: ignore[import-untyped]
@@ -12,7 +14,7 @@ _LOG_ERRORS = 3
 
 
 class OnnxRuntimeEngine:
-    """A graph of :mod:`app.inference.graphs` in an inference session on the CPU.
+    """Graphs of :mod:`app.inference.graphs`, of one model, in inference sessions on the CPU.
 
     A user's ``.onnx`` has no PyTorch form. Its reference is this engine with ``optimised=False``:
     every node computed as the file has it, nothing fused or rearranged.
@@ -20,7 +22,7 @@ class OnnxRuntimeEngine:
 
     name = EngineName.ONNXRUNTIME
 
-    def __init__(self, graph: Path, threads: int, optimised: bool = True) -> None:
+    def __init__(self, graphs: Sequence[Path], threads: int, optimised: bool = True) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -30,16 +32,18 @@ class OnnxRuntimeEngine:
         if not optimised:
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
-        self._session = onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
-        )
-        (self._input,) = self._session.get_inputs()
-        self.portion: int = self._input.shape[0]
+        sessions = [
+            onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            for graph in graphs
+        ]
+        self._forms = {item.get_inputs()[0].shape[0]: partial(_run, item) for item in sessions}
+        self.portion: int = max(self._forms)
 
     def predict(self, batch: Pixels) -> Probabilities:
         """Images (N, H, W, 3) → probabilities (N, classes)."""
-        return predict_in_portions(self._run, batch, self.portion)
+        return predict_in_portions(self._forms, batch)
 
-    def _run(self, images: Pixels) -> Probabilities:
-        probabilities: Probabilities = self._session.run(None, {self._input.name: images})[0]
-        return probabilities
+
+def _run(session: onnxruntime.InferenceSession, images: Pixels) -> Probabilities:
+    probabilities: Probabilities = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return probabilities

@@ -24,7 +24,7 @@ class PyTorchEngine:
 
     def predict(self, batch: Pixels) -> Probabilities:
         """Images (N, H, W, 3) → probabilities (N, classes)."""
-        return predict_in_portions(self._run, batch, self.portion)
+        return predict_in_portions({self.portion: self._run}, batch)
 
     def _run(self, images: Pixels) -> Probabilities:
         with torch.inference_mode():

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
+from app.inference.engines.artifacts import REFERENCE, graph_path
 from app.inference.engines.catalogue import CANDIDATES, find_obstacle, reference_engine
-from app.inference.engines.trial import GRAPH, REFERENCE, Measurement, TrialRequest, TrialResult
+from app.inference.engines.trial import Measurement, TrialRequest, TrialResult
 from app.inference.sources import ModelSource
 
 _LOGGER = logging.getLogger("app.models")
@@ -65,7 +66,7 @@ def choose_engine(
         failures = "; ".join(f"{item.engine}: {item.failure}" for item in measurements)
         raise ConfigurationError(f"no engine can run the model, try another form of it: {failures}")
     if requested is EngineName.AUTO:
-        return min(usable, key=lambda item: item.milliseconds or 0.0).engine, ()
+        return min(usable, key=lambda item: item.best_milliseconds).engine, ()
     if any(item.engine is requested for item in usable):
         return requested, ()
     failure = next(item.failure for item in measurements if item.engine is requested)
@@ -122,7 +123,7 @@ def _find_result(path: Path) -> TrialResult | None:
 
 
 def _is_complete(result: TrialResult, folder: Path) -> bool:
-    graph = result.conversion_failure is not None or (folder / GRAPH).exists()
+    graph = result.conversion_failure is not None or graph_path(folder).exists()
     return graph and (folder / REFERENCE).exists()
 
 

@@ -7,12 +7,14 @@ that one which crashes takes nobody with it.
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
+from app.inference.engines.artifacts import PORTION, REFERENCE, graph_path
 from app.inference.engines.calibration import (
     Agreement,
     calibration_images,
@@ -24,8 +26,11 @@ from app.inference.engines.engine import Engine, Pixels, Probabilities
 from app.inference.sources import ModelSource, SourceKind
 from app.models.manifest import ModelManifest, manifest_path
 
-GRAPH = "model.onnx"
-REFERENCE = "reference.npy"
+if TYPE_CHECKING:
+    import onnx
+
+# A batch has to be so much faster for each image to be worth a second form in memory.
+_WORTHWHILE = 0.95
 
 
 class TrialRequest(BaseModel):
@@ -53,8 +58,26 @@ class Measurement(BaseModel):
 
     engine: EngineName
     milliseconds: float | None = None
+    """For an image alone."""
+    batch_milliseconds: float | None = None
+    """For each image of a full portion; ``None`` where there is no form for portions."""
     agreement: Agreement | None = None
     failure: str | None = None
+
+    @property
+    def batches(self) -> bool:
+        """Whether portions are worth a form of their own."""
+        if self.milliseconds is None or self.batch_milliseconds is None:
+            return False
+        return self.batch_milliseconds <= _WORTHWHILE * self.milliseconds
+
+    @property
+    def best_milliseconds(self) -> float:
+        """For an image where there is work enough."""
+        times = [self.milliseconds or 0.0]
+        if self.batches and self.batch_milliseconds is not None:
+            times.append(self.batch_milliseconds)
+        return min(times)
 
 
 class TrialResult(BaseModel):
@@ -86,10 +109,10 @@ def run_trial(request: TrialRequest) -> TrialResult:
 
 def _measure(request: TrialRequest, images: Pixels) -> Measurement:
     name, folder = request.engine, request.folder
+    reference = np.load(folder / REFERENCE)
     try:
-        engine = create_engine(name, request.source(), folder / GRAPH, folder, request.threads)
-        answers = engine.predict(images)
-        agreement = compare(np.load(folder / REFERENCE), answers)
+        engine = create_engine(name, request.source(), folder, request.threads)
+        agreement = compare(reference, engine.predict(images))
         milliseconds = measure_milliseconds(engine, images)
     except ConfigurationError:
         raise
@@ -97,7 +120,31 @@ def _measure(request: TrialRequest, images: Pixels) -> Measurement:
     except Exception as error:
         return Measurement(engine=name, failure=f"failed: {_one_line(error)}")
     failure = None if agreement.agrees else "its answers differ from the reference's"
-    return Measurement(engine=name, milliseconds=milliseconds, agreement=agreement, failure=failure)
+    return Measurement(
+        engine=name,
+        milliseconds=milliseconds,
+        batch_milliseconds=_find_batch_milliseconds(request, images, reference),
+        agreement=agreement,
+        failure=failure,
+    )
+
+
+def _find_batch_milliseconds(
+    request: TrialRequest, images: Pixels, reference: Probabilities
+) -> float | None:
+    """``None`` where a form for portions doesn't exist, doesn't run or answers something else."""
+    if not graph_path(request.folder, batch=True).exists():
+        return None
+    try:
+        engine = create_engine(
+            request.engine, request.source(), request.folder, request.threads, batches=True
+        )
+        if engine.portion == 1 or not compare(reference, engine.predict(images)).agrees:
+            return None
+        return measure_milliseconds(engine, images, engine.portion)
+    # A model that can take one image only fails in as many ways as there are runtimes.
+    except Exception:
+        return None
 
 
 def _prepare_reference(request: TrialRequest, images: Pixels) -> str | None:
@@ -107,13 +154,12 @@ def _prepare_reference(request: TrialRequest, images: Pixels) -> str | None:
         return None
     from app.inference.checkpoints import load_checkpoint
     from app.inference.engines.pytorch import PyTorchEngine
-    from app.inference.graphs import complete_graph, export_graph, save_graph
+    from app.inference.graphs import export_graph
 
     checkpoint = load_checkpoint(request.source())
     _save_answers(request, PyTorchEngine(checkpoint, request.manifest, request.threads), images)
     try:
-        graph = complete_graph(export_graph(checkpoint, request.manifest), request.manifest)
-        save_graph(graph, request.folder / GRAPH)
+        _save_graphs(export_graph(checkpoint, request.manifest), request)
     # The exporters raise whatever a model they don't understand leads them to.
     except Exception as error:
         return f"the model can't be converted to ONNX: {_one_line(error)}"
@@ -122,11 +168,20 @@ def _prepare_reference(request: TrialRequest, images: Pixels) -> str | None:
 
 def _onnx_reference(request: TrialRequest) -> Engine:
     from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
-    from app.inference.graphs import complete_graph, load_graph, save_graph
+    from app.inference.graphs import load_graph
 
-    graph = request.folder / GRAPH
-    save_graph(complete_graph(load_graph(request.path), request.manifest), graph)
-    return OnnxRuntimeEngine(graph, request.threads, optimised=False)
+    _save_graphs(load_graph(request.path), request)
+    return OnnxRuntimeEngine([graph_path(request.folder)], request.threads, optimised=False)
+
+
+def _save_graphs(model: "onnx.ModelProto", request: TrialRequest) -> None:
+    from app.inference.graphs import complete_graph, find_batch_graph, save_graph
+
+    graph = complete_graph(model, request.manifest)
+    batch_graph = find_batch_graph(graph, PORTION)
+    if batch_graph is not None:
+        save_graph(batch_graph, graph_path(request.folder, batch=True))
+    save_graph(graph, graph_path(request.folder))
 
 
 def _save_answers(request: TrialRequest, engine: Engine, images: Pixels) -> None:
