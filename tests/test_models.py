@@ -337,6 +337,27 @@ assert not {{"torch", "onnx", "onnxruntime", "openvino"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("engine", [EngineName.ONNXRUNTIME, EngineName.OPENVINO])
+def test_a_process_that_classifies_without_pytorch_does_not_load_it(
+    built_in: tuple[PreparedModel, Settings], engine: EngineName
+) -> None:
+    _, settings = built_in
+    program = f"""
+import sys
+from pathlib import Path
+from app.core.config import Settings
+from app.inference.images import decode
+from app.models.ml_models import load_model, prepare_model
+settings = Settings(data_dir=Path({str(settings.data_dir)!r}), engine={engine.value!r})
+model = load_model(prepare_model(settings), settings)
+image = Path({str(SAMPLES / "cat.jpg")!r}).read_bytes()
+(best,) = model.classify([decode(image, model.manifest, settings.limits)])
+assert "cat" in best[0]["class_name"] and model.engine.name == {engine.value!r}
+assert not {{"torch", "onnx"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_cat_is_a_cat(built_in_model: LoadedModel) -> None:
     image = decode((SAMPLES / "cat.jpg").read_bytes(), built_in_model.manifest, LIMITS)
     (best,) = built_in_model.classify([image])
