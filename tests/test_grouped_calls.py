@@ -92,3 +92,15 @@ def test_a_caller_that_gives_up_takes_nobody_with_it() -> None:
         assert await patient == 4
 
     run(scenario)
+
+
+def test_a_caller_that_has_waited_long_enough_gives_up_alone() -> None:
+    async def scenario(runner: Runner) -> None:
+        hasty, patient = GroupedCall(runner, 1, 0.001), GroupedCall(runner, 1, 60)
+        waiting = asyncio.ensure_future(patient(1))
+        with pytest.raises(TimeoutError):
+            await hasty(2)
+        runner.gate.set()
+        assert await waiting == 2
+
+    run(scenario)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from app.core.clock import format_utc, to_datetime
+from app.core.clock import format_milliseconds, to_datetime
 from app.jobs.job import Job
 from app.models.schemas import JobStatus
 
@@ -28,9 +28,9 @@ def render_result(job: Job) -> str:
     document = {
         # Redis's clock may be set back; a time is never less than nothing.
         "processing_time": max(job.finished_ms - job.claimed_ms, 0) / 1000,
-        "created_at": format_utc(to_datetime(job.created_ms)),
+        "created_at": format_milliseconds(job.created_ms),
         "queue_time": max(job.claimed_ms - job.created_ms, 0) / 1000,
-        "completed_at": format_utc(to_datetime(job.finished_ms)),
+        "completed_at": format_milliseconds(job.finished_ms),
         "model": {"name": job.model, "version": job.model_version, "engine": job.engine},
     }
     rest = json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -1,7 +1,11 @@
 """Receiving an image: parsed once as it arrives, refused as soon as anything is wrong with it."""
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.image_header import ImageHeader, ImageHeaderReader
@@ -22,73 +26,44 @@ FIELD = "file"
 # What a form may add to its file: boundaries, headers, a few small fields nobody reads.
 FORM_OVERHEAD_BYTES = 64 * 1024
 
+# RFC 2046 allows 70; some clients write more.
+_LONGEST_BOUNDARY = 256
+
 
 class _ImageForm:
     """Pulls the one file out of a multipart body. Raises the errors of :func:`receive_image`."""
 
-    def __init__(self, boundary: bytes) -> None:
-        self.complete = False
+    def __init__(self, boundary: str) -> None:
         self.file_seen = False
-        self._chunks: list[bytes] = []
-        self._header_name = b""
-        self._header_value = b""
         self._in_file = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_field": self._add_header_name,
-                "on_header_value": self._add_header_value,
-                "on_header_end": self._end_header,
-                "on_part_data": self._add_data,
-                "on_end": self._end,
-            },
-        )
+        self._parser = PushMultipartParser(boundary)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a piece of the body, give the piece of the file that was in it."""
-        self._parser.write(chunk)
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        return data
-
-    def _begin_part(self) -> None:
-        self._in_file = False
-
-    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _end_header(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            _, options = parse_options_header(self._header_value)
-            if options.get(b"name") == FIELD.encode():
-                if self.file_seen:
+        data = []
+        for event in self._parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                self._in_file = event.name == FIELD
+                if self._in_file and self.file_seen:
                     raise MissingFileError(f"There are several fields {FIELD!r}. Send one image.")
-                self.file_seen = self._in_file = True
-        self._header_name = self._header_value = b""
+                self.file_seen = self.file_seen or self._in_file
+            elif event is not None and self._in_file:
+                data.append(event)
+        return data[0] if len(data) == 1 else b"".join(data)
 
-    def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._in_file:
-            self._chunks.append(data[start:end])
-
-    def _end(self) -> None:
-        self.complete = True
+    def close(self) -> None:
+        """Raises :class:`MultipartError` unless the body was whole."""
+        self._parser.close()
 
 
 def _open_form(request: Request) -> _ImageForm:
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != "multipart/form-data":
         raise NotMultipartError()
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise MalformedUploadError("The Content-Type header has no multipart boundary.")
-    try:
-        return _ImageForm(boundary)
-    except FormParserError:
-        raise MalformedUploadError("The multipart boundary is too long.") from None
+    boundary = options.get("boundary", "")
+    if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
+        raise MalformedUploadError("The Content-Type header has no proper multipart boundary.")
+    return _ImageForm(boundary)
 
 
 def announced_bytes(request: Request, limits: LimitSettings) -> int:
@@ -129,7 +104,8 @@ async def receive_image(
     try:
         async for chunk in request.stream():
             body_bytes += len(chunk)
-            data = form.feed(chunk)
+            # The last one is empty, which to the form would mean that the body ends here.
+            data = form.feed(chunk) if chunk else b""
             file_bytes += len(data)
             if file_bytes > limits.file_size or body_bytes > largest_body:
                 raise _file_too_large(limits)
@@ -141,10 +117,9 @@ async def receive_image(
                 if digest is not None:
                     digest.update(data)
                 await upload.write(data)
-    except (FormParserError, ClientDisconnect) as error:
+        form.close()
+    except (MultipartError, ClientDisconnect) as error:
         raise MalformedUploadError() from error
-    if not form.complete:
-        raise MalformedUploadError()
     if not form.file_seen:
         raise MissingFileError()
     if not file_bytes:

@@ -13,6 +13,12 @@ def format_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def format_milliseconds(milliseconds: int) -> str:
+    """A ledger time as every answer writes it."""
+    text = to_datetime(milliseconds).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
 def now() -> datetime:
     """The present, aware, UTC."""
     return datetime.now(UTC)

@@ -14,8 +14,6 @@ def configure_logging(level: str, request_id: logging.Filter) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     handler.addFilter(request_id)
-    # What it says of a broken form, it says in the sender's words.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     logger = logging.getLogger("app")
     logger.handlers = [handler]
     logger.setLevel(level)

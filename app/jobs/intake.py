@@ -7,7 +7,6 @@ import redis.asyncio
 
 from app.core import keys
 from app.core.config import Settings
-from app.jobs.grouped_calls import GroupedCall
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
@@ -41,24 +40,24 @@ class RedisIntake:
         self._script = client.register_script(
             render_script("submit", Rules.from_settings(settings))
         )
-        self._submit = GroupedCall(self._submit_group, _LARGEST_GROUP)
-        self._find = GroupedCall(self._find_group, _LARGEST_GROUP)
-        self._look = GroupedCall(self._look_group, _LARGEST_GROUP)
+        self._submit = guard.group(self._submit_group, _LARGEST_GROUP)
+        self._find = guard.group(self._find_group, _LARGEST_GROUP)
+        self._look = guard.group(self._look_group, _LARGEST_GROUP)
 
     async def submit(self, submission: Submission) -> tuple[Reception, Backlog]:
         """Accept a job whose payload is stored, if there is room. Idempotent by id.
 
         Returns what became of it, and what waits now.
         """
-        return await self._guard.wait(self._submit(submission))
+        return await self._submit(submission)
 
     async def find(self, job_id: str) -> Job | None:
         """A job's record, or ``None`` if the id was never given out or has expired."""
-        return await self._guard.wait(self._find(job_id))
+        return await self._find(job_id)
 
     async def read_backlog(self) -> Backlog:
         """What waits now, Redis's memory included."""
-        return await self._guard.wait(self._look(None))
+        return await self._look(None)
 
     async def _submit_group(self, jobs: list[Submission]) -> list[tuple[Reception, Backlog]]:
         words: list[str | int] = [self._channel]

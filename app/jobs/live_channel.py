@@ -18,7 +18,6 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.jobs.grouped_calls import GroupedCall
 from app.jobs.job import Job
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
@@ -45,8 +44,8 @@ class LiveChannel:
         self._redis = client
         self._guard = guard
         self._script = client.register_script(render_script("watch", Rules.from_settings(settings)))
-        self._watch = GroupedCall(self._watch_group, _LARGEST_GROUP)
-        self._waiting: dict[str, set[asyncio.Future[Job]]] = {}
+        self._watch = guard.group(self._watch_group, _LARGEST_GROUP)
+        self._waiting: dict[str, set[asyncio.Future[Job | None]]] = {}
 
     async def wait_for_end(self, job_id: str, seconds: float) -> Job | None:
         """A job's record once it has ended, or as it is after so many seconds.
@@ -54,31 +53,33 @@ class LiveChannel:
         ``None`` if there is no such job.
         """
         with self.expect_end(job_id) as end:
-            job = await self._guard.wait(self._watch(job_id))
+            job = await self._watch(job_id)
             if job is None or job.has_ended():
                 return job
             return await self.wait(end, job_id, seconds) or job
 
-    async def wait(self, end: "asyncio.Future[Job]", job_id: str, seconds: float) -> Job | None:
+    async def wait(
+        self, end: "asyncio.Future[Job | None]", job_id: str, seconds: float
+    ) -> Job | None:
         """The record of a job that is watched already: once it has ended, or after the time.
 
         ``None`` if the server stops meanwhile.
         """
+        alarm = asyncio.get_running_loop().call_later(seconds, _give_up, end)
         try:
-            async with asyncio.timeout(seconds):
-                return await end
-        except TimeoutError:
             # The channel may have been cut when the job ended.
-            return await self._guard.wait(self._watch(job_id))
+            return await end or await self._watch(job_id)
         except asyncio.CancelledError:
             # The server stops and ends what it waits for. Without an answer now the client would
             # never learn the id of the job that it has submitted.
             return None
+        finally:
+            alarm.cancel()
 
     @contextmanager
-    def expect_end(self, job_id: str) -> Iterator["asyncio.Future[Job]"]:
+    def expect_end(self, job_id: str) -> Iterator["asyncio.Future[Job | None]"]:
         """Before a job is watched: what will hold its record once it has ended."""
-        end: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        end: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         futures = self._waiting.setdefault(job_id, set())
         futures.add(end)
         try:
@@ -146,3 +147,8 @@ class LiveChannel:
 def _pair(words: Sequence[Text]) -> dict[Text, Text]:
     """Fields and values in turn, as scripts give records."""
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def _give_up(end: "asyncio.Future[Job | None]") -> None:
+    if not end.done():
+        end.set_result(None)

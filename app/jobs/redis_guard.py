@@ -13,6 +13,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.errors import ServiceUnavailableError, StorageFullError
+from app.jobs.grouped_calls import GroupedCall
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ Answer = TypeVar("Answer")
 # and the longest wait for one, which includes the call before if that was under way.
 _CALL_SECONDS = 1.5
 _WAIT_SECONDS = 1.8
+
+Item = TypeVar("Item")
 
 # Calls that fail one after another before Redis counts as away, and how often it is tried then.
 _FAILURES = 3
@@ -64,6 +67,23 @@ class RedisGuard:
         if self._breaker.opened:
             raise ServiceUnavailableError()
 
+    def group(
+        self, run: Callable[[list[Item]], Awaitable[Sequence[Answer]]], largest_group: int
+    ) -> Callable[[Item], Awaitable[Answer]]:
+        """Calls that share conversations with Redis; ``run`` has one by :meth:`call`.
+
+        Raises :class:`ServiceUnavailableError` when that takes too long, others' turns included.
+        """
+        grouped = GroupedCall(run, largest_group, _WAIT_SECONDS)
+
+        async def call(item: Item) -> Answer:
+            try:
+                return await grouped(item)
+            except TimeoutError:
+                raise ServiceUnavailableError() from None
+
+        return call
+
     async def call(self, run: Callable[[], Awaitable[Answer]]) -> Answer:
         """Await what ``run`` gives: one conversation with Redis.
 
@@ -86,17 +106,6 @@ class RedisGuard:
             raise
         self._note(away=False)
         return answer
-
-    async def wait(self, answer: Awaitable[Answer]) -> Answer:
-        """Await a call that others may share, or may have to end first.
-
-        Raises :class:`ServiceUnavailableError` when that takes too long.
-        """
-        try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                return await answer
-        except TimeoutError:
-            raise ServiceUnavailableError() from None
 
     def _is_in_trouble(self) -> bool:
         return time.monotonic() - self._trouble_at < _TROUBLE_SECONDS

@@ -13,7 +13,6 @@ import redis
 import redis.asyncio
 
 from app.core import keys
-from app.jobs.grouped_calls import GroupedCall
 from app.jobs.payloads import PayloadWriter, PiecewiseWriter
 from app.jobs.redis_guard import RedisGuard
 
@@ -30,14 +29,14 @@ class RedisPayloadIntake:
     def __init__(self, client: "redis.asyncio.Redis", guard: RedisGuard) -> None:
         self._redis = client
         self._guard = guard
-        self._store = GroupedCall(self._store_all, _LARGEST_GROUP)
+        self._store = guard.group(self._store_all, _LARGEST_GROUP)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
         return _RedisWriter(self, keys.payload(job_id))
 
     async def store(self, piece: "KeyPiece") -> None:
         """Store one piece of an upload."""
-        await self._guard.wait(self._store(piece))
+        await self._store(piece)
 
     async def erase(self, key: str) -> None:
         """Remove an upload whose job is not accepted."""
