@@ -104,6 +104,7 @@ def create_engine_table(model: "PreparedModel") -> Table:
     table = _create_table(
         "engine", "ms, one image", f"in batches of {PORTION}", "same class", "mean difference", ""
     )
+    table.columns[0].no_wrap = True
     for item in model.measurements:
         chosen = item.engine is model.engine
         agreement = item.agreement

@@ -5,7 +5,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from app.core.config import ModelSettings, Settings
@@ -42,6 +44,16 @@ def describe(model: Path, **changes: Any) -> Path:
     """Write the manifest of a model file, and return the file's path."""
     model.with_suffix(".json").write_text(json.dumps({**VALUES, **changes}))
     return model
+
+
+def save_images(folder: Path, count: int) -> Path:
+    """A folder with images that all differ, for calibration."""
+    folder.mkdir(exist_ok=True)
+    generator = np.random.default_rng(5)
+    for index in range(count):
+        colours = generator.integers(0, 256, (5, 5, 3)).astype(np.uint8)
+        Image.fromarray(colours).resize((48, 40)).save(folder / f"{index:03}.png")
+    return folder
 
 
 def settings_for(model: Path, data: Path, **changes: Any) -> Settings:

@@ -105,7 +105,7 @@ def test_an_onnx_file_runs_on_its_engines(
     graph = complete_graph(load_graph(source.path), source.manifest)
     save_graph(graph, tmp_path / "model.onnx")
     assert_graph_runs(source, tmp_path, images, expected)
-    reference = OnnxRuntimeEngine([tmp_path / "model.onnx"], 1, optimised=False)
+    reference = OnnxRuntimeEngine(ORT, [tmp_path / "model.onnx"], 1, optimised=False)
     assert_same(reference, images, expected)
 
 

@@ -301,6 +301,71 @@ def test_a_model_gives_its_best_classes_first(onnx_data: Path) -> None:
     assert model.classify([]) == []
 
 
+# --- Calibration images ---------------------------------------------------------------------------
+
+
+def calibrated_settings(folder: Path, count: int) -> Settings:
+    images = model_files.save_images(folder / "images", count)
+    model = ModelSettings(path=model_files.save_onnx(folder), calibration_dir=images)
+    return Settings(model=model, data_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = calibrated_settings(tmp_path_factory.mktemp("calibrated"), 40)
+    prepare_model(settings)
+    return settings
+
+
+@pytest.mark.parametrize("engine", [EngineName.ONNXRUNTIME_INT8, EngineName.OPENVINO_INT8])
+def test_integer_engines_are_compared_on_images_held_out(
+    calibrated: Settings, engine: EngineName
+) -> None:
+    measured = {item.engine: item for item in prepare_model(calibrated).measurements}
+    agreement, others = measured[engine].agreement, measured[EngineName.OPENVINO].agreement
+    assert agreement is not None and others is not None
+    assert agreement.images == others.images == 18 + 10
+
+
+def test_an_integer_engine_answers(calibrated: Settings) -> None:
+    settings = calibrated.model_copy(update={"engine": EngineName.ONNXRUNTIME_INT8})
+    model = load_model(prepare_model(settings), settings)
+    (answer,) = model.classify([np.zeros((model_files.SIZE, model_files.SIZE, 3), np.uint8)])
+    assert sum(item["confidence"] for item in answer) == pytest.approx(1, abs=1e-5)
+
+
+def test_without_images_integer_engines_are_not_offered(onnx_data: Path) -> None:
+    failures = {
+        item.engine: item.failure for item in prepare_model(onnx_settings(onnx_data)).measurements
+    }
+    assert "needs calibration images" in str(failures[EngineName.OPENVINO_INT8])
+
+
+def test_other_images_are_tried_anew(calibrated: Settings, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(calibrated.data_dir, data)
+    (data / "images" / "000.png").write_bytes((data / "images" / "001.png").read_bytes())
+    model = calibrated.model.model_copy(update={"calibration_dir": data / "images"})
+    prepare_model(
+        calibrated.model_copy(
+            update={"model": model, "data_dir": data, "engine": EngineName.ONNXRUNTIME}
+        )
+    )
+    assert len(list(data.glob("cache/*/trial-onnxruntime.json"))) == 2
+
+
+def test_too_few_images_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds 3 JPEG and PNG files.*needs 32"):
+        prepare_model(calibrated_settings(tmp_path, 3))
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    settings = calibrated_settings(tmp_path, 32)
+    (tmp_path / "images" / "000.png").write_bytes(b"no image")
+    with pytest.raises(ConfigurationError, match="000.png is damaged"):
+        prepare_model(settings)
+
+
 # --- The built-in model --------------------------------------------------------------------------
 
 

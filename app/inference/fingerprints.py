@@ -15,12 +15,15 @@ _PACKAGES = (
 )
 
 
-def fingerprint(model_digest: str, manifest_json: str, threads: int) -> str:
+def fingerprint(
+    model_digest: str, manifest_json: str, threads: int, images_digest: str | None = None
+) -> str:
     """A name for everything that may change answers or timings, in 32 hexadecimal digits."""
     parts = (
         model_digest,
         manifest_json,
         threads,
+        images_digest,
         _code_digest(),
         {package: _find_version(package) for package in _PACKAGES},
         _cpu_fields().get("model name", platform.processor()),

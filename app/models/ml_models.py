@@ -6,7 +6,7 @@ it.
 
 import fcntl
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from app.core.config import EngineName, Settings
 from app.core.errors import ConfigurationError
+from app.inference.calibration_images import digest_images
 from app.inference.engines.catalogue import create_engine
 from app.inference.engines.engine import Engine
-from app.inference.engines.selection import choose_engine, measure_engines
+from app.inference.engines.selection import Plan, choose_engine, measure_engines
 from app.inference.engines.trial import Measurement
 from app.inference.fingerprints import answer_identity, fingerprint
 from app.inference.sources import ModelSource, digest_file, find_source
@@ -109,13 +110,40 @@ def prepare_model(settings: Settings) -> PreparedModel:
 
     Imports no runtime. Raises :class:`ConfigurationError` when the model is missing or wrong.
     """
+    return _prepare(settings, lambda plan: measure_engines(plan, settings.engine))
+
+
+def tune_model(
+    settings: Settings, fresh: bool, on_trial: Callable[[EngineName], None]
+) -> PreparedModel:
+    """Like :func:`prepare_model`, but try every engine, whichever is asked for.
+
+    With ``fresh`` what is known is measured again. ``on_trial`` hears of each engine in its turn.
+    """
+
+    def measure(plan: Plan) -> tuple[Measurement, ...]:
+        if fresh:
+            plan.forget()
+        return measure_engines(plan, EngineName.AUTO, on_trial)
+
+    return _prepare(settings, measure)
+
+
+def _prepare(
+    settings: Settings, measure: Callable[[Plan], tuple[Measurement, ...]]
+) -> PreparedModel:
     source = find_source(settings)
     digest = _check_digest(source)
-    threads = settings.engine_threads
-    key = fingerprint(digest, source.manifest.model_dump_json(), threads)
+    threads, images = settings.engine_threads, settings.model.calibration_dir
+    key = fingerprint(
+        digest,
+        source.manifest.model_dump_json(),
+        threads,
+        None if images is None else digest_images(images),
+    )
     folder = settings.cache_dir / key
     with _lock(folder):
-        measurements = measure_engines(source, settings.engine, threads, folder)
+        measurements = measure(Plan(source, threads, folder, images and images.absolute()))
     engine, reasons = choose_engine(measurements, settings.engine)
     for reason in reasons:
         _LOGGER.warning(reason)

@@ -11,6 +11,6 @@ core, a single image at a time 5.75 ms, two 5.10, four 4.87, eight 5.14 ms each:
 once for all, until their pixels no longer fit into the core's cache."""
 
 
-def graph_path(folder: Path, batch: bool = False) -> Path:
+def graph_path(folder: Path, *, batch: bool = False, quantised: bool = False) -> Path:
     """The ONNX graph for single images, or for ``PORTION`` at once, which not every model has."""
-    return folder / ("model-batch.onnx" if batch else "model.onnx")
+    return folder / f"model{'-int8' * quantised}{'-batch' * batch}.onnx"

@@ -17,6 +17,8 @@ CANDIDATES = (
     EngineName.ONNXRUNTIME,
     EngineName.OPENVINO,
     EngineName.OPENVINO_BF16,
+    EngineName.ONNXRUNTIME_INT8,
+    EngineName.OPENVINO_INT8,
 )
 # Left to itself, pip may choose a PyTorch with several GB of CUDA libraries.
 _REQUIREMENTS = {"torch": "torch==2.13.0"}
@@ -29,15 +31,20 @@ def reference_engine(kind: SourceKind) -> EngineName:
     return EngineName.ONNXRUNTIME if kind is SourceKind.ONNX else EngineName.TORCH
 
 
-def find_obstacle(engine: EngineName, kind: SourceKind) -> str | None:
-    """Why an engine can't run a kind of model file here, or ``None`` when it can."""
+def find_obstacle(engine: EngineName, kind: SourceKind, images: Path | None = None) -> str | None:
+    """Why an engine can't run a kind of model file here, or ``None`` when it can.
+
+    ``images`` is the folder with the user's calibration images.
+    """
     if engine is EngineName.TORCH and kind is SourceKind.ONNX:
         return "PyTorch does not read ONNX files"
-    module = "openvino" if engine is EngineName.OPENVINO_BF16 else engine.value
+    module, _, _ = engine.value.partition("-")
     if find_spec(module) is None:
         return f"not installed: pip install {_REQUIREMENTS.get(module, module)}"
     if engine is EngineName.OPENVINO_BF16 and not _BF16_FLAGS & cpu_flags():
         return "this CPU does not compute in bfloat16"
+    if engine.is_quantised and images is None:
+        return "needs calibration images: classifier models tune --images FOLDER"
     return None
 
 
@@ -55,13 +62,12 @@ def create_engine(
         from app.inference.engines.pytorch import PyTorchEngine
 
         return PyTorchEngine(load_checkpoint(source), source.manifest, threads)
-    graphs = [graph_path(folder)]
-    if batches:
-        graphs.append(graph_path(folder, batch=True))
-    if engine is EngineName.ONNXRUNTIME:
+    forms = (False, True) if batches else (False,)
+    graphs = [graph_path(folder, batch=batch, quantised=engine.is_quantised) for batch in forms]
+    if engine in (EngineName.ONNXRUNTIME, EngineName.ONNXRUNTIME_INT8):
         from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(graphs, threads)
+        return OnnxRuntimeEngine(engine, graphs, threads)
     from app.inference.engines.openvino import OpenVinoEngine
 
     return OpenVinoEngine(engine, graphs, folder, threads)

@@ -20,9 +20,10 @@ class OnnxRuntimeEngine:
     every node computed as the file has it, nothing fused or rearranged.
     """
 
-    name = EngineName.ONNXRUNTIME
-
-    def __init__(self, graphs: Sequence[Path], threads: int, optimised: bool = True) -> None:
+    def __init__(
+        self, name: EngineName, graphs: Sequence[Path], threads: int, optimised: bool = True
+    ) -> None:
+        self.name = name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

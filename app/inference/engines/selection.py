@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.config import EngineName
@@ -25,29 +27,50 @@ _TRIAL_SECONDS = 600
 _ACCIDENTS = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What engines are tried with, and the folder where what they find is kept.
+
+    ``images`` is the folder with the user's calibration images, if any.
+    """
+
+    source: ModelSource
+    threads: int
+    folder: Path
+    images: Path | None = None
+
+    def forget(self) -> None:
+        """Forget what trials found, so that every engine is tried again."""
+        for path in self.folder.glob("trial-*.json"):
+            path.unlink()
+
+
 def measure_engines(
-    source: ModelSource, requested: EngineName, threads: int, folder: Path
+    plan: Plan, requested: EngineName, on_trial: Callable[[EngineName], None] = lambda _: None
 ) -> tuple[Measurement, ...]:
     """Try the reference and the requested engine, or all of them for ``auto``.
 
-    What ``folder`` knows already is not tried again. Raises :class:`ConfigurationError` when the
-    model is wrong or its reference can't run.
+    What is known already is not tried again. ``on_trial`` hears of each engine before its turn.
+    Raises :class:`ConfigurationError` when the model is wrong or its reference can't run.
     """
+    source = plan.source
     reference = reference_engine(source.kind)
     obstacle = find_obstacle(reference, source.kind)
     if obstacle:
         raise ConfigurationError(f"{source.path} needs {reference}, which is {obstacle}")
-    first = _find_or_run(reference, source, threads, folder)
+    on_trial(reference)
+    first = _find_or_run(reference, plan)
     measurements = [] if first.measurement is None else [first.measurement]
     others = CANDIDATES if requested is EngineName.AUTO else (requested,)
     for engine in others:
         if engine is reference:
             continue
-        obstacle = find_obstacle(engine, source.kind) or first.conversion_failure
+        on_trial(engine)
+        obstacle = find_obstacle(engine, source.kind, plan.images) or first.conversion_failure
         if obstacle:
             measurements.append(Measurement(engine=engine, failure=obstacle))
             continue
-        result = _find_or_run(engine, source, threads, folder)
+        result = _find_or_run(engine, plan)
         if result.measurement is not None:
             measurements.append(result.measurement)
     return tuple(measurements)
@@ -74,9 +97,8 @@ def choose_engine(
     return instead, (f"ENGINE={requested} can't be used ({failure}); {instead} is used instead",)
 
 
-def _find_or_run(
-    engine: EngineName, source: ModelSource, threads: int, folder: Path
-) -> TrialResult:
+def _find_or_run(engine: EngineName, plan: Plan) -> TrialResult:
+    source, folder = plan.source, plan.folder
     path = folder / f"trial-{engine}.json"
     is_reference = engine is reference_engine(source.kind)
     known = _find_result(path)
@@ -88,8 +110,9 @@ def _find_or_run(
         path=source.path.absolute(),
         kind=source.kind,
         manifest=source.manifest,
-        threads=threads,
+        threads=plan.threads,
         folder=folder,
+        images=plan.images,
     )
     result = _run(request, path)
     if result.bad_model:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
+from app.inference.calibration_images import read_images
 from app.inference.engines.artifacts import PORTION, REFERENCE, graph_path
 from app.inference.engines.calibration import (
     Agreement,
@@ -45,6 +46,8 @@ class TrialRequest(BaseModel):
     manifest: ModelManifest
     threads: int
     folder: Path
+    images: Path | None = None
+    """Where the user's calibration images are."""
 
     def source(self) -> ModelSource:
         """The model file."""
@@ -99,6 +102,9 @@ def run_trial(request: TrialRequest) -> TrialResult:
     Raises :class:`ConfigurationError` when the model is wrong.
     """
     images = calibration_images(request.manifest)
+    if request.images is not None:
+        own = read_images(request.images, request.manifest, held_out=True)
+        images = np.concatenate([images, own])
     conversion_failure = _prepare_reference(request, images) if request.is_reference else None
     if request.engine is EngineName.TORCH or conversion_failure is None:
         measurement = _measure(request, images)
@@ -111,6 +117,8 @@ def _measure(request: TrialRequest, images: Pixels) -> Measurement:
     name, folder = request.engine, request.folder
     reference = np.load(folder / REFERENCE)
     try:
+        if name.is_quantised:
+            _save_quantised_graphs(request)
         engine = create_engine(name, request.source(), folder, request.threads)
         agreement = compare(reference, engine.predict(images))
         milliseconds = measure_milliseconds(engine, images)
@@ -133,7 +141,8 @@ def _find_batch_milliseconds(
     request: TrialRequest, images: Pixels, reference: Probabilities
 ) -> float | None:
     """``None`` where a form for portions doesn't exist, doesn't run or answers something else."""
-    if not graph_path(request.folder, batch=True).exists():
+    quantised = request.engine.is_quantised
+    if not graph_path(request.folder, batch=True, quantised=quantised).exists():
         return None
     try:
         engine = create_engine(
@@ -171,17 +180,35 @@ def _onnx_reference(request: TrialRequest) -> Engine:
     from app.inference.graphs import load_graph
 
     _save_graphs(load_graph(request.path), request)
-    return OnnxRuntimeEngine([graph_path(request.folder)], request.threads, optimised=False)
+    return OnnxRuntimeEngine(
+        request.engine, [graph_path(request.folder)], request.threads, optimised=False
+    )
 
 
 def _save_graphs(model: "onnx.ModelProto", request: TrialRequest) -> None:
-    from app.inference.graphs import complete_graph, find_batch_graph, save_graph
+    from app.inference.graphs import complete_graph
 
-    graph = complete_graph(model, request.manifest)
+    _save_forms(complete_graph(model, request.manifest), request.folder, quantised=False)
+
+
+def _save_quantised_graphs(request: TrialRequest) -> None:
+    """Both integer engines run the same graphs; the first that is tried makes them."""
+    if request.images is None or graph_path(request.folder, quantised=True).exists():
+        return
+    from app.inference.quantization import quantize_graph
+
+    images = read_images(request.images, request.manifest, held_out=False)
+    graph = quantize_graph(graph_path(request.folder), images)
+    _save_forms(graph, request.folder, quantised=True)
+
+
+def _save_forms(graph: "onnx.ModelProto", folder: Path, *, quantised: bool) -> None:
+    from app.inference.graphs import find_batch_graph, save_graph
+
     batch_graph = find_batch_graph(graph, PORTION)
     if batch_graph is not None:
-        save_graph(batch_graph, graph_path(request.folder, batch=True))
-    save_graph(graph, graph_path(request.folder))
+        save_graph(batch_graph, graph_path(folder, batch=True, quantised=quantised))
+    save_graph(graph, graph_path(folder, quantised=quantised))
 
 
 def _save_answers(request: TrialRequest, engine: Engine, images: Pixels) -> None:
