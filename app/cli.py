@@ -5,17 +5,17 @@ import json
 import os
 import warnings
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from app.command_line import DEFAULT_URL, JsonOption, UrlOption, complain, stop
+from app.command_line import DEFAULT_URL, JsonOption, UrlOption, complain, require_worker, stop
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.dead_letter_commands import dead
+from app.model_commands import models
 
 # What shows results and speaks HTTP is imported where it is used: the API and the worker start
 # through this module, and start sooner and smaller without it.
@@ -66,17 +66,6 @@ def _root(
     pass
 
 
-def _require_worker() -> None:
-    """Stop unless what the extra ``worker`` installs is there."""
-    missing = [name for name in ("celery", "numpy", "PIL") if find_spec(name) is None]
-    if missing:
-        stop(
-            f"{missing[0]} is missing: install the worker too, "
-            "pip install '.[worker]' in the project's folder",
-            2,
-        )
-
-
 # --- Running the service -------------------------------------------------------------------------
 
 
@@ -96,7 +85,7 @@ def up(
     Uses the Redis of REDIS_URL instead where that is set. Ctrl-C stops everything and loses
     nothing: jobs that wait go on at the next start.
     """
-    _require_worker()
+    require_worker()
     from app.embedded.supervisor import run_embedded
 
     _set(LISTEN_HOST=host, LISTEN_PORT=port, WORKER_PROCESSES=workers, DATA_DIR=data_dir)
@@ -144,7 +133,7 @@ def worker(processes: ProcessesOption = None) -> None:
 
     Example: `REDIS_URL=redis://redis.internal classifier worker --processes 4`
     """
-    _require_worker()
+    require_worker()
     from celery.bin.celery import celery
     from celery.exceptions import SecurityWarning
 
@@ -263,34 +252,7 @@ cli.add_typer(dead, name="dead")
 # --- Looking at this machine ---------------------------------------------------------------------
 
 
-@cli.command()
-def models() -> None:
-    """Show the model, and how fast and how true each engine is on this machine.
-
-    The first time measures every engine, which takes a while; the choice is kept in the data
-    folder.
-    """
-    from rich.console import Console
-
-    _require_worker()
-    settings = get_settings()
-    from app.models.ml_models import prepare_model
-    from app.tables import create_document_table, create_engine_table
-
-    try:
-        with Console(stderr=True).status("measuring engines"):
-            model = prepare_model(settings)
-    except ConfigurationError as error:
-        stop(error, 2)
-    console = Console()
-    manifest = model.manifest
-    about = {"model": f"{manifest.name} {manifest.version}", "file": model.source.path}
-    about |= {"sha-256": model.digest, "classes": len(manifest.labels)}
-    about |= {"input": f"{manifest.input_size} × {manifest.input_size} pixels"}
-    console.print(create_document_table(about))
-    console.print(create_engine_table(model))
-    for reason in model.reasons:
-        complain(reason)
+cli.add_typer(models, name="models")
 
 
 @cli.command()

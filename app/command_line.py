@@ -1,6 +1,7 @@
 """What the `classifier` commands share: options, and how they end."""
 
 import sys
+from importlib.util import find_spec
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,3 +21,14 @@ def stop(reason: object, code: int) -> NoReturn:
     """Say in one line what is wrong, and end. Codes: 1 for what failed, 2 for usage."""
     complain(reason)
     raise typer.Exit(code)
+
+
+def require_worker() -> None:
+    """Stop unless what the extra ``worker`` installs is there."""
+    missing = [name for name in ("celery", "numpy", "PIL") if find_spec(name) is None]
+    if missing:
+        stop(
+            f"{missing[0]} is missing: install the worker too, "
+            "pip install '.[worker]' in the project's folder",
+            2,
+        )

@@ -13,6 +13,7 @@ from httpx import Client
 
 from app.jobs.ledger import RedisLedger
 from app.main import create_app
+from tests import model_files
 from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment, find_free_port
 from tests.test_dead_letters import TOKEN, create_settings, lose_workers, submit
@@ -315,6 +316,36 @@ def test_models_shows_the_model_and_each_engine(service: RunningService) -> None
         assert engine in answer.stdout
 
 
+def test_tune_tries_every_engine_and_measures_again_when_told(tmp_path: Path) -> None:
+    images = model_files.save_images(tmp_path / "images", 32)
+    own = {"MODEL_PATH": str(model_files.save_onnx(tmp_path)), "DATA_DIR": str(tmp_path)}
+
+    def trials() -> dict[str, int]:
+        paths = tmp_path.glob("cache/*/trial-*.json")
+        return {path.name: path.stat().st_mtime_ns for path in paths}
+
+    answer = run("models", "tune", "--images", str(images), **own)
+    assert answer.returncode == 0, answer.stderr
+    for engine in ("torch", "onnxruntime", "openvino", "onnxruntime-int8", "openvino-int8"):
+        assert f"{engine} " in answer.stdout
+    assert "used" in answer.stdout
+    assert f"MODEL_CALIBRATION_DIR={images}" in answer.stdout
+    before = trials()
+    again = run("models", "tune", MODEL_CALIBRATION_DIR=str(images), **own)
+    assert again.stdout in answer.stdout
+    assert trials() == before
+    run("models", "tune", "--fresh", MODEL_CALIBRATION_DIR=str(images), **own)
+    assert trials().keys() == before.keys()
+    assert all(trials()[name] > age for name, age in before.items())
+
+
+def test_tune_says_in_one_line_what_is_wrong_with_the_images(tmp_path: Path) -> None:
+    answer = run("models", "tune", "--images", str(tmp_path), DATA_DIR=str(tmp_path))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"classifier: {tmp_path} holds 0 JPEG and PNG files")
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_models_says_what_is_missing_where_no_worker_is_installed() -> None:
     code = "import sys; sys.modules['numpy'] = None; from app.cli import main; main()"
     answer = subprocess.run(
@@ -367,5 +398,6 @@ def test_help_lists_the_commands_with_examples() -> None:
     for command in ("up", "api", "worker", "classify", "status", "dead", "models", "config"):
         assert f" {command} " in text
     assert "classifier classify photos/*.jpg" in run("classify", "--help").stdout
+    assert "classifier models tune --images photos/" in run("models", "tune", "--help").stdout
     for command in ("list", "show", "retry", "purge"):
         assert f"classifier dead {command} " in run("dead", command, "--help").stdout
