@@ -10,10 +10,8 @@ import argparse
 import asyncio
 import bisect
 import json
-import os
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -24,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import redis.asyncio
 
 from app.core import keys
-from benchmarks.overhead import Client, find_port, group_processes, make_upload, start_service
+from benchmarks.connection import Connection
+from benchmarks.service import Groups, run_service
+from benchmarks.uploads import UploadForm
 
 FACTOR = 10
 CONNECTIONS = 64
@@ -52,7 +51,7 @@ class Log:
     memory_bytes: dict[str, list[int]] = field(default_factory=dict)
 
 
-async def post(client: Client, upload: bytes, log: Log) -> str | None:
+async def post(client: Connection, upload: bytes, log: Log) -> str | None:
     """Send one image; notes what came of it and gives the id of an accepted one."""
     status, head, body = await client.ask(upload)
     log.answers[status] += 1
@@ -92,7 +91,7 @@ async def measure_capacity(port: int, upload: bytes, log: Log) -> float:
     started, before = time.monotonic(), len(log.ended)
 
     async def work() -> None:
-        client = await Client.connect(port)
+        client = await Connection.open(port)
         for _ in waiting:
             while len(log.accepted) - len(log.ended) > QUEUE_JOBS // 2:
                 await asyncio.sleep(0.005)
@@ -113,7 +112,7 @@ async def overload(port: int, upload: bytes, rate: float, seconds: float, log: L
 
     async def work() -> None:
         nonlocal sent
-        client = await Client.connect(port)
+        client = await Connection.open(port)
         for number in numbers:
             due = start + number / rate
             if due - start > seconds or time.monotonic() - start > seconds:
@@ -128,7 +127,7 @@ async def overload(port: int, upload: bytes, rate: float, seconds: float, log: L
 
 async def follow_jobs(port: int, log: Log) -> None:
     """Ask for the status of jobs all the time, and note how long it takes."""
-    client = await Client.connect(port)
+    client = await Connection.open(port)
     while True:
         await asyncio.sleep(STATUS_PAUSE_SECONDS)
         if log.accepted:
@@ -141,7 +140,7 @@ async def follow_jobs(port: int, log: Log) -> None:
             log.status_seconds.append(time.monotonic() - started)
 
 
-async def watch_memory(groups: dict[str, list[psutil.Process]], log: Log) -> None:
+async def watch_memory(groups: Groups, log: Log) -> None:
     """Note what API and Redis use."""
     while True:
         for name in ("API", "Redis"):
@@ -160,9 +159,9 @@ def judge_retry_after(log: Log) -> list[float]:
     return ratios
 
 
-async def run(port: int, redis_url: str, image: bytes, seconds: float, service: int) -> list[str]:
+async def run(port: int, redis_url: str, image: bytes, seconds: float, groups: Groups) -> list[str]:
     """The whole course; gives the table's rows."""
-    upload, groups = make_upload(image), group_processes(service)
+    upload = UploadForm("/classify", "file").render(image)
     calm, log = Log(), Log()
     async with watch_ends(redis_url, calm):
         capacity = await measure_capacity(port, upload, calm)
@@ -208,22 +207,11 @@ def main() -> None:
     image = (Path(__file__).parent.parent / "app" / "samples" / "cat.jpg").read_bytes()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ.setdefault("MODEL_CACHE_DIR", str(folder / "cache"))
         # Results are short-lived here, so that memory can be seen to return to what it was.
-        os.environ.update(
-            QUEUE_MAX_JOBS=str(QUEUE_JOBS), RESULT_TTL="5", QUEUE_HISTORY_LENGTH="1000"
-        )
-        port = find_port()
-        service = start_service(folder / "data", port)
-        try:
-            # Its log goes on; nobody reads it, so let nothing wait for that.
-            drain = subprocess.Popen(["cat"], stdin=service.stdout, stdout=subprocess.DEVNULL)
-            redis_url = f"unix://{folder}/data/redis.sock"
-            rows = asyncio.run(run(port, redis_url, image, options.seconds, service.pid))
-        finally:
-            service.terminate()
-            service.wait()
-        drain.wait()
+        limits = {"QUEUE_MAX_JOBS": str(QUEUE_JOBS), "RESULT_TTL": "5"}
+        with run_service(folder, QUEUE_HISTORY_LENGTH="1000", **limits) as service:
+            redis_url = f"unix://{service.data_dir}/redis.sock"
+            rows = asyncio.run(run(service.port, redis_url, image, options.seconds, service.groups))
     print("| overload | |\n|---|---|")
     print("\n".join(rows))
 
