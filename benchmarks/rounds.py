@@ -1,0 +1,59 @@
+"""Rounds: everybody in turn, again and again, so that what disturbs the machine disturbs all."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.participants import Participant, Session
+from benchmarks.processes import ServerError
+from benchmarks.results import Row
+
+Report = Callable[[str], None]
+"""Takes a line for the user, and is called once for each step of a measurement."""
+
+
+def run_rounds(
+    participants: Sequence[Participant], rounds: int, session: Session, report: Report
+) -> list[Row]:
+    """A B C … A B C …: a row for each participant in each round.
+
+    What fails leaves a row with ``invalid``, so that the others of its round still count.
+    """
+    rows = []
+    for number in range(rounds):
+        rows += run_round(participants, number, session, report)
+    return rows
+
+
+def run_round(
+    participants: Iterable[Participant], number: int, session: Session, report: Report
+) -> list[Row]:
+    """Each participant once."""
+    rows: list[Row] = []
+    for participant in participants:
+        row: Row = {"participant": participant.name, "round": number}
+        try:
+            row |= participant.measure(session)
+            report(f"round {number + 1}: {participant.name} {row['rate']:.1f} images/s")
+        except ServerError as error:
+            row["invalid"] = str(error)[-500:]
+            report(f"round {number + 1}: {participant.name} failed: {row['invalid'][-200:]}")
+        rows.append(row)
+    return rows
+
+
+def find_ratios(rows: Iterable[Row], ours: str, theirs: str, value: str = "rate") -> list[float]:
+    """Ours by theirs, one for each round in which both are valid."""
+    by_round: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if "invalid" not in row:
+            by_round.setdefault(row["round"], {})[row["participant"]] = row[value]
+    return [
+        measured[ours] / measured[theirs]
+        for measured in by_round.values()
+        if ours in measured and theirs in measured
+    ]
+
+
+def summarise(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, least and most."""
+    return statistics.median(values), min(values), max(values)
