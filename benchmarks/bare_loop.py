@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bystanders import Bystanders
 from benchmarks.models import BenchmarkModel
 from benchmarks.peers.model_function import Classify, create_engine_classifier
 from benchmarks.processes import die_with_benchmark, read_line
@@ -47,7 +48,7 @@ def run_bare_loops(
         for _ in range(loops)
     ]
     try:
-        reports = _drive(processes)
+        reports, others = _drive(processes)
     finally:
         for process in processes:
             process.kill()
@@ -57,13 +58,18 @@ def run_bare_loops(
         "rate": sum(report["images"] / report["seconds"] for report in reports),
         "cpu_ms": sum(report["cpu_seconds"] for report in reports) * 1000 / images_done,
         "wall_ms": sum(report["seconds"] for report in reports) * 1000 / images_done,
+        "others_cores": others,
     }
 
 
-def _drive(processes: "Sequence[subprocess.Popen[str]]") -> list[dict[str, float]]:
+def _drive(
+    processes: "Sequence[subprocess.Popen[str]]",
+) -> tuple[list[dict[str, float]], float]:
+    """Start all at once; what each reports, and the cores that others took meanwhile."""
     for process in processes:
         assert process.stdout is not None
         read_line(process.stdout)
+    bystanders = Bystanders()
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -72,7 +78,7 @@ def _drive(processes: "Sequence[subprocess.Popen[str]]") -> list[dict[str, float
     for process in processes:
         assert process.stdout is not None
         reports.append(json.loads(read_line(process.stdout)))
-    return reports
+    return reports, bystanders.cores(sum(report["cpu_seconds"] for report in reports))
 
 
 def create_loop_classifier(decoder: str, engine: str, folder: Path) -> Classify:

@@ -28,6 +28,11 @@ class LoadResult:
     p99_ms: float
     example: str
 
+    @property
+    def load_cpu_seconds(self) -> float:
+        """wrk's CPU time in all."""
+        return self.load_cpu_ms * self.requests / 1000
+
     def to_row(self) -> dict[str, object]:
         """As results hold it."""
         return {name: value for name, value in asdict(self).items() if name != "example"}

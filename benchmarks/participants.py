@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.bare_loop import run_bare_loops
+from benchmarks.bystanders import Bystanders
 from benchmarks.load import LoadResult, run_load
 from benchmarks.models import BenchmarkModel, is_same_answer
 from benchmarks.peer_servers import Peer
@@ -53,13 +54,13 @@ class ServiceParticipant:
             load = _Load(session, service.port, SERVICE_FORM, self.model)
             load.check()
             load.run(WARM_UP_SECONDS)
-            before = service.cpu_seconds()
+            before, bystanders = service.cpu_seconds(), Bystanders()
             result = load.run(session.seconds)
-            spent = {
-                group: (after - before[group]) * 1000 / result.requests
-                for group, after in service.cpu_seconds().items()
-            }
-        return {**_to_row(result), "cpu_ms": sum(spent.values()), "groups": spent}
+            spent = {group: after - before[group] for group, after in service.cpu_seconds().items()}
+            others = bystanders.cores(sum(spent.values()) + result.load_cpu_seconds)
+        groups = {group: seconds * 1000 / result.requests for group, seconds in spent.items()}
+        row = {**_to_row(result), "cpu_ms": sum(groups.values()), "groups": groups}
+        return {**row, "others_cores": others}
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,12 @@ class PeerParticipant:
             server.wait_for(load.is_answered, PEER_START_SECONDS)
             load.check()
             load.run(WARM_UP_SECONDS)
-            before = cpu_seconds(server.tree())
+            before, bystanders = cpu_seconds(server.tree()), Bystanders()
             result = load.run(session.seconds)
             spent = cpu_seconds(server.tree()) - before
-        return {**_to_row(result), "cpu_ms": spent * 1000 / result.requests}
+            others = bystanders.cores(spent + result.load_cpu_seconds)
+        row = {**_to_row(result), "cpu_ms": spent * 1000 / result.requests}
+        return {**row, "others_cores": others}
 
 
 @dataclass(frozen=True)

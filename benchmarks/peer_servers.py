@@ -156,7 +156,7 @@ def install(peer: Peer) -> None:
     if stamp.exists() and stamp.read_text() == digest:
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(peer.environment)], check=True)
-    pip = [str(peer.environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(peer.environment / "bin" / "python"), "-m", "pip", "install", "-qq"]
     pip += ["--disable-pip-version-check", "-r", str(requirements)]
     subprocess.run(pip, check=True)
     stamp.write_text(digest)

@@ -31,7 +31,7 @@ _PACKAGE = re.compile(r"(?:site-packages/|/python3\.\d+/|^)(?P<package>[^/]+)")
 def install_profiler() -> None:
     """Put py-spy into a folder of its own."""
     if not _PROGRAM.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*pip, "--target", str(ENVIRONMENTS / "py-spy"), PY_SPY], check=True)
 
 

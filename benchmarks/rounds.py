@@ -7,6 +7,10 @@ from benchmarks.participants import Participant, Session
 from benchmarks.processes import ServerError
 from benchmarks.results import Row
 
+_CALM_CORES = 0.15
+"""What the rest of a quiet machine takes at most: the kernel's own work for the measurement."""
+_ATTEMPTS = 3
+
 Report = Callable[[str], None]
 """Takes a line for the user, and is called once for each step of a measurement."""
 
@@ -32,13 +36,23 @@ def run_round(
     for participant in participants:
         row: Row = {"participant": participant.name, "round": number}
         try:
-            row |= participant.measure(session)
+            row |= _measure_undisturbed(participant, session)
             report(f"round {number + 1}: {participant.name} {row['rate']:.1f} images/s")
         except ServerError as error:
             row["invalid"] = str(error)[-500:]
             report(f"round {number + 1}: {participant.name} failed: {row['invalid'][-200:]}")
         rows.append(row)
     return rows
+
+
+def _measure_undisturbed(participant: Participant, session: Session) -> Row:
+    """Measured again while others took a good part of the machine; the least disturbed counts."""
+    rows: list[Row] = []
+    while len(rows) < _ATTEMPTS:
+        rows.append(participant.measure(session))
+        if rows[-1]["others_cores"] <= _CALM_CORES:
+            break
+    return min(rows, key=lambda row: float(row["others_cores"]))
 
 
 def find_ratios(rows: Iterable[Row], ours: str, theirs: str, value: str = "rate") -> list[float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import redis
 
 from app.embedded.redis_server import PrivateRedis
+from benchmarks.bystanders import Bystanders
 from benchmarks.load import run_load
 from benchmarks.models import BenchmarkModel
 from benchmarks.participants import WARM_UP_SECONDS, Session
@@ -100,10 +101,12 @@ class TrialParticipant:
             servers[-1].wait_for(lambda: _is_answered(port, image), START_SECONDS)
             files = SERVICE_FORM.write_requests(list(session.images), folder / "requests")
             run_load(port, files, WARM_UP_SECONDS)
-            before = [cpu_seconds(server.tree()) for server in servers]
+            before, bystanders = [cpu_seconds(server.tree()) for server in servers], Bystanders()
             result = run_load(port, files, session.seconds)
             after = [cpu_seconds(server.tree()) for server in servers]
+            spent = sum(after) - sum(before)
             row = result.to_row()
+            row["others_cores"] = bystanders.cores(spent + result.load_cpu_seconds)
             for server, earlier, later in zip(servers, before, after, strict=True):
                 row[f"{server.name}_cpu_ms"] = (later - earlier) * 1000 / result.requests
             if result.wrong or result.failed:
@@ -175,7 +178,7 @@ def install_granian() -> None:
     """Put it into a folder of its own, beside the service's packages."""
     target = ENVIRONMENTS / "granian"
     if not target.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*pip, "--target", str(target), GRANIAN], check=True)
 
 
