@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PROGRESS := sed -u -n -E -e 's/^Collecting ([^ ]+).*/  \1/p' -e 's/^(Installing collected).*/  installing …/p'
 
-.PHONY: help run test faults check docs clean
+.PHONY: help run test faults bench check docs clean
 
 help: ## List what make can do
 	@sed -n -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,9 @@ test: $(INSTALLED_DEV) ## Install what is missing and run the tests
 faults: $(INSTALLED_DEV) ## Do everything to the service that it must survive, for an hour
 	@$(BIN)/python -m tests.faults --document docs/reliability.md
 
+bench: $(INSTALLED_DEV) ## Measure the service and its peers side by side, for over an hour
+	@$(BIN)/python -m benchmarks
+
 check: $(INSTALLED_DEV) ## Formatting, style, types, import rules
 	$(BIN)/black --check app benchmarks tests
 	$(BIN)/flake8 app benchmarks tests
@@ -40,7 +43,7 @@ docs: $(INSTALLED_DEV) ## Write the pages that are generated from the code and t
 	@$(BIN)/python -m tests.inputs
 
 clean: ## Remove the virtual environment and caches; the data folder stays
-	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache \
+	rm -rf $(VENV) .benchmarks build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache \
 		.import_linter_cache .hypothesis
 	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
