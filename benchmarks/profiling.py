@@ -36,7 +36,7 @@ def install_profiler() -> None:
 
 
 def measure_profile(session: Session, model: BenchmarkModel) -> list[Row]:
-    """Shares of the samples in which a process ran, by the package whose code ran innermost.
+    """Shares of the samples in which a process ran Python, by the package that ran innermost.
 
     Raises :class:`ServerError` where the system lets nobody look into processes.
     """
@@ -65,7 +65,15 @@ def measure_profile(session: Session, model: BenchmarkModel) -> list[Row]:
 
 def _record(process: psutil.Process, path: Path, seconds: float) -> Path:
     command = [str(_PROGRAM), "record", "--pid", str(process.pid), "--format", "raw"]
-    command += ["--rate", _SAMPLES_PER_SECOND, "--duration", str(round(seconds)), "-o", str(path)]
+    command += [
+        "--gil",
+        "--rate",
+        _SAMPLES_PER_SECOND,
+        "--duration",
+        str(round(seconds)),
+        "-o",
+        str(path),
+    ]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode or not path.exists():
         raise ServerError(f"py-spy failed: {answer.stderr.strip()[-300:]}")
