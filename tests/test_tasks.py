@@ -1,6 +1,7 @@
 """What a worker process does when a doorbell rings: real ledger, real payloads, real model."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import time
@@ -162,6 +163,12 @@ class MoodyEngine:
         return self._engine.predict(batch)
 
 
+class OneByOne(MoodyEngine):
+    """A real engine that takes one image at a time."""
+
+    portion = 1
+
+
 def black_png() -> bytes:
     import io
 
@@ -248,10 +255,48 @@ def test_after_a_while_the_rest_is_left_to_the_next_doorbell(
     assert workplace.redis.llen(keys.DOORBELLS) > 0
 
 
+class Pacemaker(MoodyEngine):
+    """A real engine that takes so many seconds an image, on a clock of its own."""
+
+    portion = 2
+
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__(model)
+        self.now = 0.0
+        self.seconds = 0.0
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.now += self.seconds * len(batch)
+        return super().predict(batch)
+
+
+def test_a_process_claims_what_it_can_do_before_the_next_report(
+    settings: Settings, model: LoadedModel
+) -> None:
+    """Fifty milliseconds: more would keep the first waiting for the last, and cost a round trip."""
+    engine = Pacemaker(model)
+    workplace = Workplace(settings, LoadedModel(model.manifest, engine), lambda: engine.now)
+    image = read_sample("cat.jpg")
+
+    def largest_batch(seconds: float) -> int:
+        engine.seconds = seconds
+        workplace.redis.delete(keys.HISTORY)
+        workplace.submit(*[image] * 40)
+        while workplace.classifier.answer_doorbell():
+            pass
+        states = [entry[b"state"] for _, entry in workplace.redis.xrange(keys.HISTORY)]
+        runs = itertools.groupby(states[-60:])
+        return max(len(list(run)) for state, run in runs if state == b"processing")
+
+    assert largest_batch(0.012) == 4
+    assert largest_batch(1.0) == 2
+    assert largest_batch(0.001) == settings.queue.batch_size
+
+
 def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
     settings: Settings, model: LoadedModel
 ) -> None:
-    workplace = Workplace(settings, model, HastyClock())
+    workplace = Workplace(settings, LoadedModel(model.manifest, OneByOne(model)), HastyClock())
     listener = LiveListener(workplace.redis)
     first, second = workplace.submit(read_sample("cat.jpg"), read_sample("cat.jpg"))
     listener.watch(first)

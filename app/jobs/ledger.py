@@ -42,6 +42,7 @@ class RedisLedger:
 
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         self._redis = client
+        self._batch_size = settings.queue.batch_size
         rules = Rules.from_settings(settings)
 
         def register(name: str) -> _Script:
@@ -54,13 +55,15 @@ class RedisLedger:
         self._sweep = register("sweep")
         self._beat = register("beat")
 
-    def take_turn(self, outcomes: Iterable[Outcome], holder: str, answer: Answer) -> Turn:
+    def take_turn(
+        self, outcomes: Iterable[Outcome], holder: str, answer: Answer, wanted: int
+    ) -> Turn:
         """Report what came of claims, and claim up to a batch of jobs for a worker process.
 
-        What ``holder`` still holds is given again first, so a lost answer loses no job.
+        ``wanted``: it takes no more. What ``holder`` still holds is given again first, so a lost answer loses no job.
         """
-        head = [holder, answer.model, answer.version, answer.engine, answer.identity]
-        ended, given = self._turn(args=[*head, *_words(outcomes)])
+        about = [answer.model, answer.version, answer.engine, answer.identity]
+        ended, given = self._turn(args=[holder, wanted, *about, *_words(outcomes)])
         fields = (given[position::4] for position in range(4))
         claims = [
             Claim(
@@ -72,11 +75,11 @@ class RedisLedger:
 
     def claim(self, holder: str, answer: Answer) -> Turn:
         """A turn of which nothing is to be reported."""
-        return self.take_turn((), holder, answer)
+        return self.take_turn((), holder, answer, self._batch_size)
 
     def finish(self, outcomes: Iterable[Outcome]) -> list[str]:
         """Report what came of claims. Returns :attr:`Turn.ended`."""
-        ended, _ = self._turn(args=["", "", "", "", "", *_words(outcomes)])
+        ended, _ = self._turn(args=["", 0, "", "", "", "", *_words(outcomes)])
         return _decode(ended)
 
     def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +101,9 @@ class BatchClassifier:
         )
         self._backoff_ms = settings.retry.backoff_seconds * 1000
         self._clock = clock
+        self._most = self._wanted = settings.queue.batch_size
+        # As if a whole batch took the pace's time, until it is known.
+        self._image_seconds = _PACE_SECONDS / self._most
         manifest = model.manifest
         self._answer = Answer(manifest.name, manifest.version, model.engine.name, model.identity)
 
@@ -155,13 +159,25 @@ class BatchClassifier:
     def _take_turn(self, batch: _Batch, more: bool) -> _Batch:
         following = _Batch(self._clock)
         if more:
-            turn = self._ledger.take_turn(batch.outcomes, self._holder, self._answer)
+            self._learn(batch)
+            turn = self._ledger.take_turn(batch.outcomes, self._holder, self._answer, self._wanted)
             following.claims = turn.claims
             batch.outcomes = []
             self._payloads.delete_many(turn.ended)
         else:
             self._report_outcomes(batch)
         return following
+
+    def _learn(self, batch: _Batch) -> None:
+        """Want as many jobs as take the pace's time: more would be reported in pieces, each a round
+        trip, and keep the first waiting for the last."""
+        if batch.claims:
+            seconds = batch.age_seconds() / len(batch.claims)
+            # Half of the way: one slow image says little about the next.
+            self._image_seconds = (self._image_seconds + seconds) / 2
+            portion = self._model.engine.portion
+            portions = max(1, round(_PACE_SECONDS / self._image_seconds / portion))
+            self._wanted = min(portions * portion, self._most)
 
     def _give_up(self, batch: _Batch, reason: DeathReason) -> None:
         """What was under way may be why; the rest has lost nothing."""

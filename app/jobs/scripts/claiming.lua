@@ -17,10 +17,11 @@ local function order_queues()
   return {QUEUE, BULK_QUEUE}
 end
 
--- Up to a batch of jobs for `holder`.
+-- Up to a batch of jobs for `holder`, and no more than it wants.
 -- Returns {id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}
-local function claim_jobs(holder, model, version, engine, identity, now)
+local function claim_jobs(holder, wanted, model, version, engine, identity, now)
   local given, late, count, dropped = {}, {}, 0, 0
+  local most = math.min(BATCH_SIZE, tonumber(wanted))
 
   local function give(id, attempt, deadline, retries)
     redis.call('ZADD', LEASES, now + LEASE, id)
@@ -42,7 +43,7 @@ local function claim_jobs(holder, model, version, engine, identity, now)
   end
 
   local function take_from(queue)
-    while count < BATCH_SIZE and dropped < MAX_DROPPED do
+    while count < most and dropped < MAX_DROPPED do
       local id = redis.call('LPOP', queue)
       if not id then
         return
