@@ -60,7 +60,8 @@ class RedisLedger:
     ) -> Turn:
         """Report what came of claims, and claim up to a batch of jobs for a worker process.
 
-        ``wanted``: it takes no more. What ``holder`` still holds is given again first, so a lost answer loses no job.
+        ``wanted``: it takes no more. What ``holder`` still holds is given again first, so a lost
+        answer loses no job.
         """
         about = [answer.model, answer.version, answer.engine, answer.identity]
         ended, given = self._turn(args=[holder, wanted, *about, *_words(outcomes)])

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
