@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from app.core.config_reference import Origin, Value
-from app.inference.engines.artifacts import PORTION
+from app.inference.engines.artifacts import portion_of
 
 if TYPE_CHECKING:
+    from app.inference.engines.trial import Measurement
     from app.models.ml_models import PreparedModel
 
 _BAR_WIDTH = 12
@@ -99,10 +100,16 @@ def _format_milliseconds(milliseconds: float | None) -> str:
     return "" if milliseconds is None else f"{milliseconds:.1f}"
 
 
+def _format_batches(item: "Measurement") -> str:
+    if item.batch_milliseconds is None:
+        return ""
+    return f"{_format_milliseconds(item.batch_milliseconds)} (of {portion_of(item.engine)})"
+
+
 def create_engine_table(model: "PreparedModel") -> Table:
     """A row for each engine: how fast it is, how true to the reference, and whether it is used."""
     table = _create_table(
-        "engine", "ms, one image", f"in batches of {PORTION}", "same class", "mean difference", ""
+        "engine", "ms, one image", "in batches", "same class", "mean difference", ""
     )
     table.columns[0].no_wrap = True
     for item in model.measurements:
@@ -111,7 +118,7 @@ def create_engine_table(model: "PreparedModel") -> Table:
         table.add_row(
             Text(item.engine, style="bold green" if chosen else ""),
             _format_milliseconds(item.milliseconds),
-            _format_milliseconds(item.batch_milliseconds),
+            _format_batches(item),
             f"{agreement.same_class} of {agreement.images}" if agreement else "",
             f"{agreement.mean_difference:.4f}" if agreement else "",
             Text("used" if chosen else item.failure or "", style="green" if chosen else "red"),

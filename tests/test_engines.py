@@ -13,7 +13,7 @@ from app.core.config import EngineName
 from app.core.errors import ConfigurationError
 from app.inference.architectures.efficientnet_lite import EfficientNetLite0
 from app.inference.checkpoints import load_checkpoint
-from app.inference.engines.artifacts import graph_path
+from app.inference.engines.artifacts import graph_path, portion_of
 from app.inference.engines.calibration import calibration_images, compare
 from app.inference.engines.catalogue import create_engine, find_obstacle
 from app.inference.engines.engine import Engine, Pixels, Probabilities, predict_in_portions
@@ -162,12 +162,13 @@ def test_a_graph_for_portions_answers_as_the_one_for_single_images(
 ) -> None:
     source = source_of(model_files.save_onnx(tmp_path))
     graph = complete_graph(load_graph(source.path), source.manifest)
-    batch_graph = find_batch_graph(graph, 4)
+    portion = portion_of(name)
+    batch_graph = find_batch_graph(graph, portion)
     assert batch_graph is not None
-    save_graph(batch_graph, graph_path(tmp_path, batch=True))
+    save_graph(batch_graph, graph_path(tmp_path, portion=portion))
     save_graph(graph, graph_path(tmp_path))
     engine = create_engine(name, source, tmp_path, 1, batches=True)
-    assert engine.portion == 4
+    assert engine.portion == portion > 1
     assert_same(engine, images, expected)
 
 

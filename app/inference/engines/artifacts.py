@@ -2,15 +2,32 @@
 
 from pathlib import Path
 
+from app.core.config import EngineName
+
 REFERENCE = "reference.npy"
 """The reference's answers to the calibration images."""
 
-PORTION = 4
-"""Images that go through a batch graph at once. Measured with the built-in model in bfloat16 on one
-core, a single image at a time 5.75 ms, two 5.10, four 4.87, eight 5.14 ms each: weights are read
-once for all, until their pixels no longer fit into the core's cache."""
+_PORTIONS = {"onnxruntime": 2, "openvino": 4}
 
 
-def graph_path(folder: Path, *, batch: bool = False, quantised: bool = False) -> Path:
-    """The ONNX graph for single images, or for ``PORTION`` at once, which not every model has."""
-    return folder / f"model{'-int8' * quantised}{'-batch' * batch}.onnx"
+def portion_of(engine: EngineName) -> int:
+    """Images that go through an engine's batch graph at once.
+
+    Weights are read once for all of them, until their pixels no longer fit into the core's cache.
+    Measured with the built-in model on one core of two busy ones, ms an image for one, two, four
+    and eight at once: OpenVINO in bfloat16 5.75, 5.10, 4.87, 5.14; ONNX Runtime 10.1, 9.3, 9.9,
+    10.4.
+    """
+    runtime = engine.value.partition("-")[0]
+    return _PORTIONS.get(runtime, 1)
+
+
+def graph_path(folder: Path, *, portion: int = 1, quantised: bool = False) -> Path:
+    """The ONNX graph for so many images at once; not every model has one for more than one."""
+    batch = "" if portion == 1 else f"-batch-{portion}"
+    return folder / f"model{'-int8' * quantised}{batch}.onnx"
+
+
+def all_portions() -> tuple[int, ...]:
+    """The sizes of batch graphs that some engine takes."""
+    return tuple(_PORTIONS.values())

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.core.config import EngineName
-from app.inference.engines.artifacts import graph_path
+from app.inference.engines.artifacts import graph_path, portion_of
 from app.inference.engines.engine import Engine
 from app.inference.fingerprints import cpu_flags
 from app.inference.sources import ModelSource, SourceKind
@@ -62,8 +62,10 @@ def create_engine(
         from app.inference.engines.pytorch import PyTorchEngine
 
         return PyTorchEngine(load_checkpoint(source), source.manifest, threads)
-    forms = (False, True) if batches else (False,)
-    graphs = [graph_path(folder, batch=batch, quantised=engine.is_quantised) for batch in forms]
+    portions = (1, portion_of(engine)) if batches else (1,)
+    graphs = [
+        graph_path(folder, portion=portion, quantised=engine.is_quantised) for portion in portions
+    ]
     if engine in (EngineName.ONNXRUNTIME, EngineName.ONNXRUNTIME_INT8):
         from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 

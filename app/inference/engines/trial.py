@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
 from app.inference.calibration_images import read_images
-from app.inference.engines.artifacts import PORTION, REFERENCE, graph_path
+from app.inference.engines.artifacts import REFERENCE, all_portions, graph_path, portion_of
 from app.inference.engines.calibration import (
     Agreement,
     calibration_images,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnx
 
 # A batch has to be so much faster for each image to be worth a second form in memory.
-_WORTHWHILE = 0.95
+_WORTHWHILE = 0.97
 
 
 class TrialRequest(BaseModel):
@@ -142,7 +142,8 @@ def _find_batch_milliseconds(
 ) -> float | None:
     """``None`` where a form for portions doesn't exist, doesn't run or answers something else."""
     quantised = request.engine.is_quantised
-    if not graph_path(request.folder, batch=True, quantised=quantised).exists():
+    portion = portion_of(request.engine)
+    if not graph_path(request.folder, portion=portion, quantised=quantised).exists():
         return None
     try:
         engine = create_engine(
@@ -205,9 +206,10 @@ def _save_quantised_graphs(request: TrialRequest) -> None:
 def _save_forms(graph: "onnx.ModelProto", folder: Path, *, quantised: bool) -> None:
     from app.inference.graphs import find_batch_graph, save_graph
 
-    batch_graph = find_batch_graph(graph, PORTION)
-    if batch_graph is not None:
-        save_graph(batch_graph, graph_path(folder, batch=True, quantised=quantised))
+    for portion in all_portions():
+        batch_graph = find_batch_graph(graph, portion)
+        if batch_graph is not None:
+            save_graph(batch_graph, graph_path(folder, portion=portion, quantised=quantised))
     save_graph(graph, graph_path(folder, quantised=quantised))
 
 
