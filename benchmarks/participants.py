@@ -92,14 +92,14 @@ class PeerParticipant:
 
 @dataclass(frozen=True)
 class LoopParticipant:
-    """Bare loops with a decoder and an engine."""
+    """Bare loops of one kind."""
 
     name: str
-    decoder: str
+    loop: str
     model: BenchmarkModel
 
     def measure(self, session: Session) -> Row:
-        return dict(run_bare_loops(self.decoder, self.model, session.images, session.seconds))
+        return dict(run_bare_loops(self.loop, self.model, session.images, session.seconds))
 
 
 class _Load:

@@ -1,6 +1,6 @@
 """The peers' bare loop: decoding with Pillow alone, kept as it was to measure against.
 
-This is the service's decoding of version 0.1.0 for an upright JPEG, before it used OpenCV.
+This is what the service did to an upright JPEG before it had a resizing of its own.
 """
 
 import io

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from app.embedded.redis_server import PrivateRedis
-from benchmarks.bare_loop import SERVICE, run_bare_loops
+from benchmarks.bare_loop import SINGLE, run_bare_loops
 from benchmarks.load import run_load
 from benchmarks.models import BenchmarkModel
 from benchmarks.open_loop import run_constant_rate
@@ -31,7 +31,7 @@ _SAMPLE = "→"
 
 def measure_latency(session: Session, model: BenchmarkModel) -> Row:
     """At half of what the service was just measured to do; one image alone in a bare loop."""
-    alone = run_bare_loops(SERVICE, model, session.images, session.seconds, loops=1)
+    alone = run_bare_loops(SINGLE, model, session.images, session.seconds, loops=1)
     requests = [SERVICE_FORM.render(image.read_bytes()) for image in session.images]
     files = SERVICE_FORM.write_requests(list(session.images), session.folder / "requests")
     variables = {"ENGINE": model.engine, "RESULT_CACHE_ENTRIES": "0"}
