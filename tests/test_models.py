@@ -272,10 +272,23 @@ def test_a_model_that_cant_be_converted_runs_on_pytorch(tmp_path: Path) -> None:
     # ONNX has no pooling whose windows overlap unevenly, as from 14 to 4.
     model = model_files.save_torchscript(tmp_path, model_files.build_network(pool=4))
     prepared = prepare_model(settings_for(model, tmp_path))
-    assert prepared.engine is EngineName.TORCH
+    assert prepared.engine in (EngineName.TORCH, EngineName.TORCH_COMPILED)
     assert prepared.reasons == ()
     failures = {item.engine: item.failure for item in prepared.measurements}
     assert "can't be converted" in str(failures[EngineName.ONNXRUNTIME])
+    obstacle = None if shutil.which("g++") else "needs a C++ compiler: install g++"
+    assert failures[EngineName.TORCH_COMPILED] == obstacle
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: install g++")
+def test_a_compiled_model_runs_where_it_is_asked_for(tmp_path: Path) -> None:
+    model = model_files.save_exported(tmp_path, 2)
+    settings = settings_for(model, tmp_path, engine=EngineName.TORCH_COMPILED)
+    prepared = prepare_model(settings)
+    assert prepared.engine is EngineName.TORCH_COMPILED, prepared.reasons
+    loaded = load_model(prepared, settings)
+    size = model_files.SIZE
+    assert len(loaded.classify([np.zeros((size, size, 3), np.uint8)] * 3)) == 3
 
 
 def test_a_model_that_contradicts_its_labels_is_told_and_not_remembered(tmp_path: Path) -> None:

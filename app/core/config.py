@@ -88,6 +88,7 @@ class EngineName(StrEnum):
 
     AUTO = "auto"
     TORCH = "torch"
+    TORCH_COMPILED = "torch-compiled"
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     OPENVINO_BF16 = "openvino-bf16"

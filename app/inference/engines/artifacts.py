@@ -7,6 +7,9 @@ from app.core.config import EngineName
 REFERENCE = "reference.npy"
 """The reference's answers to the calibration images."""
 
+COMPILED = "model.pt2"
+"""The model compiled by PyTorch."""
+
 _PORTIONS = {"onnxruntime": 2, "openvino": 4}
 
 

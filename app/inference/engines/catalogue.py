@@ -5,21 +5,26 @@ Runtimes are imported only when their engine is created, and never by asking abo
 
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from app.core.config import EngineName
-from app.inference.engines.artifacts import graph_path, portion_of
+from app.inference.engines.artifacts import COMPILED, graph_path, portion_of
 from app.inference.engines.engine import Engine
 from app.inference.fingerprints import cpu_flags
 from app.inference.sources import ModelSource, SourceKind
 
 CANDIDATES = (
     EngineName.TORCH,
+    EngineName.TORCH_COMPILED,
     EngineName.ONNXRUNTIME,
     EngineName.OPENVINO,
     EngineName.OPENVINO_BF16,
     EngineName.ONNXRUNTIME_INT8,
     EngineName.OPENVINO_INT8,
 )
+# The others read a graph that was made from the file.
+_READ_MODEL_FILES = (EngineName.TORCH, EngineName.TORCH_COMPILED)
+_COMPILER = "g++"
 # Left to itself, pip may choose a PyTorch with several GB of CUDA libraries.
 _REQUIREMENTS = {"torch": "torch==2.13.0"}
 # Without these instructions bfloat16 is emulated, slower than float32.
@@ -36,11 +41,13 @@ def find_obstacle(engine: EngineName, kind: SourceKind, images: Path | None = No
 
     ``images`` is the folder with the user's calibration images.
     """
-    if engine is EngineName.TORCH and kind is SourceKind.ONNX:
+    if engine in _READ_MODEL_FILES and kind is SourceKind.ONNX:
         return "PyTorch does not read ONNX files"
     module, _, _ = engine.value.partition("-")
     if find_spec(module) is None:
         return f"not installed: pip install {_REQUIREMENTS.get(module, module)}"
+    if engine is EngineName.TORCH_COMPILED and which(_COMPILER) is None:
+        return f"needs a C++ compiler: install {_COMPILER}"
     if engine is EngineName.OPENVINO_BF16 and not _BF16_FLAGS & cpu_flags():
         return "this CPU does not compute in bfloat16"
     if engine.is_quantised and images is None:
@@ -62,6 +69,10 @@ def create_engine(
         from app.inference.engines.pytorch import PyTorchEngine
 
         return PyTorchEngine(load_checkpoint(source), source.manifest, threads)
+    if engine is EngineName.TORCH_COMPILED:
+        from app.inference.engines.torch_compiled import TorchCompiledEngine
+
+        return TorchCompiledEngine(folder / COMPILED, threads)
     portions = (1, portion_of(engine)) if batches else (1,)
     graphs = [
         graph_path(folder, portion=portion, quantised=engine.is_quantised) for portion in portions

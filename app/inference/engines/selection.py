@@ -63,10 +63,12 @@ def measure_engines(
     measurements = [] if first.measurement is None else [first.measurement]
     others = CANDIDATES if requested is EngineName.AUTO else (requested,)
     for engine in others:
-        if engine is reference:
+        if engine is reference or _is_needless(engine, requested, first):
             continue
         on_trial(engine)
-        obstacle = find_obstacle(engine, source.kind, plan.images) or first.conversion_failure
+        obstacle = find_obstacle(engine, source.kind, plan.images)
+        if engine is not EngineName.TORCH_COMPILED:
+            obstacle = obstacle or first.conversion_failure
         if obstacle:
             measurements.append(Measurement(engine=engine, failure=obstacle))
             continue
@@ -74,6 +76,12 @@ def measure_engines(
         if result.measurement is not None:
             measurements.append(result.measurement)
     return tuple(measurements)
+
+
+def _is_needless(engine: EngineName, requested: EngineName, reference: TrialResult) -> bool:
+    """Compiling takes most of a minute, for something slower than what runs a graph."""
+    auto = requested is EngineName.AUTO
+    return auto and engine is EngineName.TORCH_COMPILED and reference.conversion_failure is None
 
 
 def choose_engine(

@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
 from app.inference.calibration_images import read_images
-from app.inference.engines.artifacts import REFERENCE, all_portions, graph_path, portion_of
+from app.inference.engines.artifacts import (
+    COMPILED,
+    REFERENCE,
+    all_portions,
+    graph_path,
+    portion_of,
+)
 from app.inference.engines.calibration import (
     Agreement,
     calibration_images,
@@ -119,6 +125,8 @@ def _measure(request: TrialRequest, images: Pixels) -> Measurement:
     try:
         if name.is_quantised:
             _save_quantised_graphs(request)
+        if name is EngineName.TORCH_COMPILED:
+            _compile(request)
         engine = create_engine(name, request.source(), folder, request.threads)
         agreement = compare(reference, engine.predict(images))
         milliseconds = measure_milliseconds(engine, images)
@@ -190,6 +198,14 @@ def _save_graphs(model: "onnx.ModelProto", request: TrialRequest) -> None:
     from app.inference.graphs import complete_graph
 
     _save_forms(complete_graph(model, request.manifest), request.folder, quantised=False)
+
+
+def _compile(request: TrialRequest) -> None:
+    from app.inference.checkpoints import load_checkpoint
+    from app.inference.engines.torch_compiled import compile_checkpoint
+
+    checkpoint = load_checkpoint(request.source())
+    compile_checkpoint(checkpoint, request.manifest, request.folder / COMPILED)
 
 
 def _save_quantised_graphs(request: TrialRequest) -> None:
