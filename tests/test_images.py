@@ -1,6 +1,7 @@
 """Decoding: whatever is sent becomes a square of upright colours, or one of three errors."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,17 @@ def test_pixels_are_those_of_pillows_bicubic_filter(size: tuple[int, int], crop:
     pixels = decode(encode(image, "PNG"), model, LIMITS).astype(int)
     difference = np.abs(pixels - np.asarray(expected))
     assert difference.mean() < 1 and difference.max() <= 8
+
+
+def test_images_keep_their_pixels_while_others_are_decoded() -> None:
+    model = manifest(64, 72)
+    sizes = [(96, 70), (700, 505), (71, 71), (1200, 1200), (40, 33)]
+    files = [encode(smooth_noise(size), "JPEG", quality=90) for size in sizes]
+    alone = [decode(data, model, LIMITS).copy() for data in files]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda data: decode(data, model, LIMITS), files * 20))
+    for index, pixels in enumerate(together):
+        np.testing.assert_array_equal(pixels, alone[index % len(files)])
 
 
 # --- Damage --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from PIL import Image
 from app.core.config import LimitSettings
 from app.core.errors import OversizedImageError, TruncatedImageError, UndecodableImageError
 from app.inference.resizing import Pixels, Span, resize
+from app.inference.scratch import borrow
 from app.models.manifest import ModelManifest
 
 # Pillow's own limit only warns, up to its double; `decode` applies the configured one.
@@ -107,9 +108,10 @@ def _find_jpeg_pixels(data: bytes, image: Image.Image, least: tuple[int, int]) -
         # Limits were checked against the size that Pillow found.
         if simplejpeg.decode_jpeg_header(data)[:2] != image.size[::-1]:
             return None
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            data, min_width=width, min_height=height, min_factor=2
-        )
+        scale = {"min_width": width, "min_height": height, "min_factor": 2}
+        rows, columns = simplejpeg.decode_jpeg_header(data, **scale)[:2]
+        buffer = borrow("pixels", (rows, columns, 3), np.uint8)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, buffer=buffer, **scale)
     except ValueError:
         return None
     return pixels

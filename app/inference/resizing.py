@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from app.inference.scratch import borrow
+
 Pixels = NDArray[np.uint8]
 
 # A worker process has one core: NumPy's threads would take the one of the process beside it.
@@ -65,17 +67,20 @@ def resize(pixels: Pixels, across: Span, down: Span, count: int) -> Pixels:
     height, width, _ = pixels.shape
     top, bottom = down.reach(count, height)
     left, right = across.reach(count, width)
-    region = pixels[top:bottom, left:right].astype(np.float32).reshape(bottom - top, -1)
+    shape = (bottom - top, right - left, _CHANNELS)
+    region = borrow("region", shape, np.float32)
+    np.copyto(region, pixels[top:bottom, left:right])
+    region = region.reshape(len(region), -1)
     rows = _row_weights(down.within(top, 1), count, bottom - top)
     columns = _column_weights(across.within(left, 1), count, right - left)
 
     blocks, _, reach = rows.matrices.shape
-    lowered = np.empty((blocks * _BLOCK, region.shape[1]), np.float32)
+    lowered = borrow("lowered", (blocks * _BLOCK, region.shape[1]), np.float32)
     for first, matrix, new in zip(rows.first, rows.matrices, range(0, len(lowered), _BLOCK)):
         np.matmul(matrix, region[first : first + reach], out=lowered[new : new + _BLOCK])
 
     blocks, reach, step = columns.matrices.shape
-    square = np.empty((len(lowered), blocks * step), np.float32)
+    square = borrow("square", (len(lowered), blocks * step), np.float32)
     for first, matrix, new in zip(columns.first, columns.matrices, range(0, blocks * step, step)):
         np.matmul(lowered[:, first : first + reach], matrix, out=square[:, new : new + step])
 
