@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -23,6 +24,14 @@ from app.jobs.service import JobService
 logger = logging.getLogger(__name__)
 
 
+def _end_if_failed(background: "asyncio.Task[None]") -> None:
+    """Nobody would notice that uploads are not synced, or waiters not woken: better start anew."""
+    error = None if background.cancelled() else background.exception()
+    if error is not None:
+        logger.critical("what runs beside the requests has failed, stopping", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what requests share, close it when the server stops."""
@@ -31,6 +40,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     client = create_async_client(settings.redis)
     service = app.state.service = JobService(client, settings)
     background = asyncio.create_task(service.run())
+    background.add_done_callback(_end_if_failed)
     try:
         warning = find_policy_warning(await client.info("memory"))
         if warning:

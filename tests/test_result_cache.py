@@ -62,7 +62,8 @@ def test_an_image_that_comes_again_is_answered_at_once(desk: CacheDesk, caching:
     assert second.json()["job_id"] != first.json()["job_id"]
     result = httpx.get(f"{desk.url}/result/{second.json()['job_id']}")
     assert result.json()["predictions"] == PREDICTIONS
-    # Of the second; the first's is erased by the worker that this test has none of.
+    assert "retry-after" not in second.headers
+    # Of the first: no worker is here to erase it.
     assert [path.name for path in payload_folder(caching).iterdir()] == [first.json()["job_id"]]
 
 

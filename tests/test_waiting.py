@@ -19,6 +19,7 @@ from app.jobs.ledger import RedisLedger
 from app.main import create_app
 from tests.api_client import SAMPLE, assert_problem, submit
 from tests.api_server import run_api
+from tests.ledger.ledger_under_test import memory_limit_reached
 from tests.service import wait_until
 from tests.test_dead_letters import PREDICTIONS
 
@@ -209,3 +210,32 @@ def test_waiting_without_a_live_channel_ends_in_time(settings: Settings) -> None
         desk.redis.hset(keys.job(job_id), "watchers", "nobody")
         desk.complete()
         assert answer.result().status_code == 200
+
+
+def test_the_live_channel_comes_back_after_redis_was_silent(desk: Desk) -> None:
+    answer = desk.post()
+    claims = desk.claim()
+    desk.redis.client_kill_filter(_type="pubsub")
+    # Longer than the API waits for an answer.
+    desk.redis.client_pause(2500)
+    desk.ledger.finish([Outcome.completed(claim, PREDICTIONS) for claim in claims])
+    assert answer.result().status_code == 200
+    wait_until(lambda: desk.subscriptions() == 1, 10)
+
+
+def test_an_accepted_job_is_named_though_redis_has_gone_since(desk: Desk) -> None:
+    answer = desk.post("wait=1")
+    wait_until(lambda: desk.redis.llen(keys.QUEUE) == 1, 10)
+    desk.redis.client_pause(4000)
+    response = answer.result()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/status/{response.json()['job_id']}"
+
+
+def test_a_full_redis_still_tells_what_has_ended(desk: Desk) -> None:
+    job_id = desk.post("nothing").result().json()["job_id"]
+    desk.complete()
+    with memory_limit_reached(desk.redis):
+        response = httpx.get(f"{desk.url}/result/{job_id}", headers=PATIENT)
+    assert response.status_code == 200
+    assert not desk.redis.hexists(keys.job(job_id), "watchers")

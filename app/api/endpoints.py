@@ -22,7 +22,7 @@ from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
 from app.jobs.content import ContentDigest
-from app.jobs.job import Job, JobState
+from app.jobs.job import Job, JobState, Reception
 from app.models.schemas import JobAccepted
 
 router = create_router("classification")
@@ -68,7 +68,10 @@ async def classify(request: Request) -> Response:
     headers = cache_use.describe(reception) | name_applied(wait_seconds)
     if job is not None and job.has_ended():
         return _create_end(job, headers)
-    return create_answer(JobAccepted(job_id=job_id), 202, _follow(job_id) | headers)
+    headers |= _follow(job_id)
+    if reception is Reception.ANSWERED:
+        del headers["Retry-After"]
+    return create_answer(JobAccepted(job_id=job_id), 202, headers)
 
 
 @router.get("/status/{job_id}", **documentation.STATUS)

@@ -21,10 +21,8 @@ BACKLOG_BYTES = PREFIX + "backlog-bytes"  # counter: what the uploads of unfinis
 DRAIN = PREFIX + "drain"  # hash: how many jobs end per second while others wait
 FLIGHTS = PREFIX + "flights"  # hash: the unfinished job that answers for a content, by its digest
 FOLLOWERS = PREFIX + "followers:"  # + job id: list of the jobs of its content that wait for it
-CACHE = (
-    PREFIX + "cache:"
-)  # + model identity + ":" + content's digest: string, the id of the job that
-# has the answer; expires
+CACHE = PREFIX + "cache:"  # + model identity + ":" + content's digest: string, the id of the job
+# that has the answer; expires
 CACHE_USE = PREFIX + "cache-use"  # sorted set of those keys by when each was used last, in ms
 CACHE_COUNTS = PREFIX + "cache-counts"  # hash: how many jobs were answered, joined, classified
 MODEL = PREFIX + "model"  # string: the identity of the model that the workers run

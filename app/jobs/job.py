@@ -22,7 +22,7 @@ class JobState(StrEnum):
     """
 
     PENDING = "pending"
-    """Accepted and waiting; its id is in the queue."""
+    """Accepted and waiting: for a worker, another try, or a job of the same content."""
     PROCESSING = "processing"
     """Claimed: one worker process holds its lease and the current attempt number."""
     COMPLETED = "completed"
@@ -198,7 +198,7 @@ class Claim:
 class Answer:
     """Who answers: written to the record of each job that is claimed.
 
-    ``identity`` tells models whose answers may differ; empty: its answers are not shared.
+    ``identity`` tells models whose answers may differ; empty: its answers are not kept for others.
     """
 
     model: str

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
+from app.core.errors import ServiceError
 from app.jobs.job import Job
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
@@ -95,7 +96,7 @@ class LiveChannel:
             try:
                 async with self._redis.pubsub() as channel:
                     await self._listen(channel)
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, ServiceError) as error:
                 # The guard says so in the log: whoever waits asks Redis first.
                 logger.debug("the live channel is cut: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -140,7 +140,11 @@ class JobService:
             return await self._accept(submission, upload), None
         with self._live.expect_end(submission.job_id) as end:
             reception = await self._accept(submission, upload)
-            return reception, await self._live.wait(end, submission.job_id, wait_seconds)
+            try:
+                return reception, await self._live.wait(end, submission.job_id, wait_seconds)
+            except ServiceError:
+                # Redis has gone since; the job is accepted all the same.
+                return reception, None
 
     async def _accept(self, submission: Submission, upload: PayloadWriter) -> Reception:
         try:

@@ -74,7 +74,7 @@ class PreparedModel:
 class LoadedModel:
     """A model in this process, for one thread at a time.
 
-    ``identity`` as in :class:`PreparedModel`; empty: nobody knows, so its answers are not shared.
+    ``identity`` as in :class:`PreparedModel`; empty: nobody knows, so its answers are not kept.
     """
 
     def __init__(self, manifest: ModelManifest, engine: Engine, identity: str = "") -> None:

@@ -66,6 +66,8 @@ class _Batch:
         """What is known and not yet reported to the ledger."""
         self._clock = clock
         self._started = self._marked = clock()
+        self.worked_seconds = 0.0
+        """Decoding and classifying, without the ledger."""
 
     def age_seconds(self) -> float:
         return self._clock() - self._started
@@ -113,10 +115,14 @@ class BatchClassifier:
         again, or their leases run out.
         """
         started, done = self._clock(), 0
-        batch = self._work(_Batch(self._clock), more=True)
-        while batch.claims:
-            done += len(batch.claims)
-            batch = self._work(batch, more=self._clock() - started < self._spell_seconds)
+        try:
+            batch = self._work(_Batch(self._clock), more=True)
+            while batch.claims:
+                done += len(batch.claims)
+                batch = self._work(batch, more=self._clock() - started < self._spell_seconds)
+        except (HandBackRequested, SoftTimeLimitExceeded):
+            # Between two batches: what was just claimed has lost nothing.
+            self._hand_back()
         if done:
             milliseconds = (self._clock() - started) * 1000
             logger.info("classified %d in %.0f ms", done, milliseconds)
@@ -161,6 +167,8 @@ class BatchClassifier:
             self._learn(batch)
             turn = self._ledger.take_turn(batch.outcomes, self._holder, self._answer, self._wanted)
             following.claims = turn.claims
+            # The round trip is the ledger's, not the batch's.
+            following.mark()
             batch.outcomes = []
             self._payloads.delete_many(turn.ended)
         else:
@@ -171,7 +179,7 @@ class BatchClassifier:
         """Want as many jobs as take the pace's time: more would be reported in pieces, each a round
         trip, and keep the first waiting for the last."""
         if batch.claims:
-            seconds = batch.age_seconds() / len(batch.claims)
+            seconds = batch.worked_seconds / len(batch.claims)
             # Half of the way: one slow image says little about the next.
             self._image_seconds = (self._image_seconds + seconds) / 2
             portion = self._model.engine.portion
@@ -223,6 +231,7 @@ class BatchClassifier:
 
     def _run(self, batch: _Batch, images: Sequence[tuple[Claim, bytes | None]]) -> None:
         """Decode and classify images that go through the engine together."""
+        started = self._clock()
         batch.under_way = [claim for claim, _ in images]
         self._report(batch, batch.under_way, Stage.DECODING)
         decoded: list[tuple[Claim, Pixels]] = []
@@ -237,6 +246,7 @@ class BatchClassifier:
         self._report(batch, [claim for claim, _ in decoded], Stage.CLASSIFYING)
         batch.outcomes += self._predict(decoded)
         batch.under_way = []
+        batch.worked_seconds += self._clock() - started
 
     def _decode(self, batch: _Batch, claim: Claim, payload: bytes | None) -> Pixels:
         if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:

@@ -290,6 +290,8 @@ class LedgerKeeper:
         """
         if not self._payloads.belongs_to(self._ledger.identify()):
             return
+        # Of jobs that ended with another, or in a turn whose answer was lost.
+        self._erase_ended()
         unknown = self._ledger.find_unknown(self._payloads.list_ids(_BROKEN_OFF_SECONDS))
         self._payloads.delete_many(unknown)
         if unknown:

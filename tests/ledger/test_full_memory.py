@@ -7,7 +7,7 @@ import redis
 
 from app.core import keys
 from app.core.errors import StorageFullError
-from app.jobs.job import Claim, DeathReason, JobState, Outcome, Stage
+from app.jobs.job import Claim, DeathReason, JobState, Outcome, Reception, Stage
 from tests.ledger.ledger_under_test import (
     ANSWER,
     GONE,
@@ -131,3 +131,10 @@ def test_a_whole_batch_ends(full: LedgerUnderTest) -> None:
         full.ledger.finish([completed(claim) for claim in claims])
     assert {full.get(job_id).state for job_id in ids} == {JobState.COMPLETED}
     assert full.backlog_bytes() == 0
+
+
+def test_a_submit_whose_reply_was_lost_is_still_accepted(full: LedgerUnderTest) -> None:
+    """Were it refused now, the API would erase the upload of an accepted job."""
+    (job_id,) = accept(full, 1)
+    full.redis.delete(keys.DOORBELLS)
+    assert full.try_to_submit(job_id)[0] is Reception.ACCEPTED

@@ -269,3 +269,30 @@ def test_nobody_joins_a_job_that_has_vanished(under_test: LedgerUnderTest) -> No
     job_id, _ = submit(under_test)
     under_test.redis.delete(keys.job(job_id))
     assert submit(under_test)[1] is Reception.ACCEPTED
+
+
+def test_one_job_answers_for_so_many_and_no_more(under_test: LedgerUnderTest) -> None:
+    """All of them end in one script, which holds Redis up."""
+    first, _ = submit(under_test)
+    for number in range(250):
+        under_test.redis.rpush(keys.FOLLOWERS + first, f"follower-{number}")
+    assert submit(under_test)[1] is Reception.ACCEPTED
+    assert submit(under_test)[1] is Reception.JOINED
+
+
+def test_followers_of_a_job_that_killed_its_workers_run_alone(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_attempts=1)
+    under_test.beat()
+    submit(under_test)
+    second, _ = submit(under_test)
+    third, _ = submit(under_test)
+    under_test.claim()
+    under_test.ledger.release("w", DeathReason.WORKER_LOST)
+    assert answer(under_test) == [second]
+    assert answer(under_test) == [third]
+
+
+def test_nobody_joins_a_job_that_waits_for_another_try(under_test: LedgerUnderTest) -> None:
+    submit(under_test)
+    under_test.ledger.finish([retry(claim) for claim in under_test.claim()])
+    assert submit(under_test)[1] is Reception.ACCEPTED

@@ -73,9 +73,11 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
     end
   end
 
-  for _, queue in ipairs(order_queues()) do
-    if count == 0 then
-      take_from(queue)
+  if count == 0 then
+    for _, queue in ipairs(order_queues()) do
+      if count == 0 then
+        take_from(queue)
+      end
     end
   end
   return given, late

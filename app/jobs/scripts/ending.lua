@@ -20,7 +20,7 @@ local function finish(id, record, attempt, state, progress, field, body, now)
   if PAYLOADS_IN_REDIS then
     redis.call('UNLINK', PAYLOAD .. id)
   end
-  share_end(id, record, state == 'completed', now)
+  share_end(id, record, state == 'completed', false, now)
 end
 
 -- The same for a job that was given up: a dead letter keeps its upload.
@@ -33,7 +33,7 @@ local function bury(id, record, attempt, reason, body, now)
   if PAYLOADS_IN_REDIS then
     redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
   end
-  share_end(id, record, false, now)
+  share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out', now)
 end
 
 -- Jobs that ended because another did: their uploads can go, too.
@@ -50,8 +50,8 @@ local function copy_answer(id, record, source, now)
 end
 
 -- A job that others with the same content wait for has ended: they have its answer or, if there is
--- none, are queued after all, in their order.
-share_end = function(id, record, is_answered, now)
+-- none, are queued after all, in their order, and to run alone if it may have killed its workers.
+share_end = function(id, record, is_answered, is_suspect, now)
   if not record.content then
     return
   end
@@ -68,6 +68,9 @@ share_end = function(id, record, is_answered, now)
     if follower.state == 'pending' and is_answered then
       copy_answer(followers[i], follower, id, now)
     elseif follower.state == 'pending' then
+      if is_suspect then
+        redis.call('HSET', JOB .. followers[i], 'solo', 1)
+      end
       redis.call('LPUSH', queue_of(follower.bulk), followers[i])
     end
   end

@@ -80,7 +80,8 @@ local function read_record(id)
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
-    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12], content = fields[13],
+    retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
+    content = fields[13],
   }
 end
 

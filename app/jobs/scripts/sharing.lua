@@ -34,15 +34,21 @@ local function find_answered(content, now)
   return id
 end
 
--- The unfinished job that will answer for `content`, unless that would let an interactive job wait
--- for bulk.
+-- All of them end in one script, which holds Redis up.
+local MOST_FOLLOWERS = 250
+
+-- The unfinished job that will answer for `content`. None for an interactive job while that is bulk,
+-- and none that is waiting for another try.
 local function find_flight(content, is_bulk)
   local id = redis.call('HGET', FLIGHTS, content)
-  local leader = id and redis.call('HMGET', JOB .. id, 'state', 'bulk')
+  local leader = id and redis.call('HMGET', JOB .. id, 'state', 'bulk', 'retries')
   if not leader or (leader[1] ~= 'pending' and leader[1] ~= 'processing') then
     return nil
   end
-  if leader[2] and not is_bulk then
+  if (leader[2] and not is_bulk) or leader[3] then
+    return nil
+  end
+  if redis.call('LLEN', FOLLOWERS .. id) >= MOST_FOLLOWERS then
     return nil
   end
   return id

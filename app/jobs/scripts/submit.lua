@@ -73,7 +73,10 @@ end
 for verdict, count in pairs(counts) do
   redis.call('HINCRBY', CACHE_COUNTS, verdict, count)
 end
-ring_doorbells()
+-- A repetition writes nothing: it must be answered even by a Redis that has become full since.
+if added_jobs > 0 then
+  ring_doorbells()
+end
 send_news()
 reply[1], reply[2] = jobs, bytes
 return reply
