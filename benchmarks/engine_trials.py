@@ -28,9 +28,10 @@ from app.core.config import EngineName, Settings, get_settings
 from app.inference.engines.artifacts import graph_path
 from app.inference.images import decode
 from app.models.ml_models import LoadedModel, load_model, prepare_model
-from benchmarks.overhead import make_image
+from benchmarks.images import make_images
+from benchmarks.results import write_results
+from benchmarks.workspace import RESULTS
 
-RESULTS = Path(__file__).parent / "results" / "engine_trials.json"
 ROUNDS = 5
 SECONDS = 2.0
 CORES = 2
@@ -294,12 +295,11 @@ def main() -> None:
         serve_rounds(VARIANTS[arguments.variant], image, arguments.core)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.image or make_image(Path(folder))
+        path = arguments.image or make_images(Path(folder))[0]
         prepare_model(get_settings())
         questions = list(dict.fromkeys(variant.what for variant in VARIANTS))
         rows = [row for what in track(questions) for row in answer(what, path)]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_results(RESULTS, "engine_trials", [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

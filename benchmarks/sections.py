@@ -36,6 +36,7 @@ def render_sections(results: Results) -> dict[str, str]:
         "redis_limit": service_sections.render_redis_limit(results),
         "start": spread(results.values("start", "seconds"), 1, "s"),
         "trials": service_sections.render_trials(results),
+        "engine_trials": service_sections.render_engine_trials(results),
         "profile": service_sections.render_profile(results),
         "engine": _engine(results),
         "speedups": _render_history(results, "speed"),

@@ -134,6 +134,20 @@ def render_trials(results: Results) -> str:
     return table(head, rows)
 
 
+def render_engine_trials(results: Results) -> str:
+    """What was tried inside a worker process."""
+    rows = [
+        (
+            row["what"],
+            row["variant"],
+            f"{spread(row['rounds'], 0)} {row['unit']}",
+            row["note"],
+        )
+        for row in results.rows("engine_trials")
+    ]
+    return table(("question", "answer", "median (least–most)", ""), rows) if rows else NOT_MEASURED
+
+
 def render_profile(results: Results) -> str:
     """The packages that the processes spend their time in."""
     parts = []
