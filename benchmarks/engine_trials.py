@@ -7,7 +7,6 @@ question take turns, and each round counts images for two seconds.
 
 import argparse
 import io
-import json
 import os
 import statistics
 import subprocess
