@@ -66,7 +66,7 @@ def tune(
     from rich.console import Console
     from rich.progress import Progress
 
-    from app.inference.engines.catalogue import CANDIDATES
+    from app.inference.engines.catalogue import list_candidates
     from app.models.ml_models import tune_model
 
     if images is not None:
@@ -75,7 +75,7 @@ def tune(
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("measuring", total=len(CANDIDATES))
+            task = progress.add_task("measuring", total=len(list_candidates()))
 
             def tell(engine: EngineName) -> None:
                 progress.update(task, description=f"measuring {engine}", advance=1)

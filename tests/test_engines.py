@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch.nn.functional import softmax
 
-from app.core.config import EngineName
+from app.core.config import EngineName, Settings
 from app.core.errors import ConfigurationError
 from app.inference.architectures.efficientnet_lite import EfficientNetLite0
 from app.inference.checkpoints import load_checkpoint
 from app.inference.engines.artifacts import graph_path, portion_of
 from app.inference.engines.calibration import calibration_images, compare
-from app.inference.engines.catalogue import create_engine, find_obstacle
+from app.inference.engines.catalogue import create_engine, find_obstacle, list_candidates
 from app.inference.engines.engine import Engine, Pixels, Probabilities, predict_in_portions
 from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 from app.inference.engines.selection import choose_engine
 from app.inference.engines.trial import Measurement
+from app.inference.fingerprints import has_gpu
 from app.inference.graphs import (
     complete_graph,
     export_graph,
@@ -27,11 +28,12 @@ from app.inference.graphs import (
     load_graph,
     save_graph,
 )
-from app.inference.sources import ModelSource, SourceKind
+from app.inference.sources import ModelSource, SourceKind, find_source
 from tests import model_files
 from tests.model_files import SIZE, source_of
 
 TORCH, ORT = EngineName.TORCH, EngineName.ONNXRUNTIME
+GPU_ENGINES = (EngineName.TORCH_CUDA, EngineName.ONNXRUNTIME_CUDA, EngineName.TENSORRT)
 OPENVINO, BF16 = EngineName.OPENVINO, EngineName.OPENVINO_BF16
 
 
@@ -282,3 +284,67 @@ assert engine.predict(numpy.zeros((1, {SIZE}, {SIZE}, 3), "uint8")).shape == (1,
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- On a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is an NVIDIA GPU")
+@pytest.mark.parametrize("name", GPU_ENGINES)
+def test_without_a_gpu_its_engines_are_refused(name: EngineName) -> None:
+    for kind in SourceKind:
+        assert find_obstacle(name, kind) == "needs an NVIDIA GPU"
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is an NVIDIA GPU")
+def test_without_a_gpu_auto_does_not_try_its_engines() -> None:
+    others = set(EngineName) - {EngineName.AUTO, *GPU_ENGINES}
+    assert set(list_candidates()) == others
+
+
+@pytest.mark.skipif(
+    has_gpu() or torch.version.cuda is not None, reason="there is an NVIDIA GPU or CUDA"
+)
+@pytest.mark.parametrize("name", GPU_ENGINES)
+def test_packages_without_cuda_say_what_to_install(tmp_path: Path, name: EngineName) -> None:
+    source = source_of(model_files.save_torchscript(tmp_path))
+    with pytest.raises(RuntimeError, match="docs/models.md"):
+        create_engine(name, source, tmp_path, 1)
+
+
+@pytest.fixture(scope="module")
+def built_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSource, Path]:
+    """The built-in model and a folder with its graphs."""
+    source, folder = find_source(Settings()), tmp_path_factory.mktemp("built-in")
+    exported = export_graph(load_checkpoint(source), source.manifest)
+    graph = complete_graph(exported, source.manifest)
+    batch_graph = find_batch_graph(graph, portion_of(EngineName.TENSORRT))
+    assert batch_graph is not None
+    save_graph(batch_graph, graph_path(folder, portion=portion_of(EngineName.TENSORRT)))
+    save_graph(graph, graph_path(folder))
+    return source, folder
+
+
+@pytest.mark.skipif(not has_gpu(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("name", GPU_ENGINES)
+def test_a_gpu_agrees_with_the_reference(
+    built_in: tuple[ModelSource, Path], name: EngineName
+) -> None:
+    source, folder = built_in
+    if obstacle := find_obstacle(name, source.kind):
+        pytest.skip(obstacle)
+    images = calibration_images(source.manifest)
+    reference = create_engine(TORCH, source, folder, 1).predict(images)
+    # Sixty-four at once, one more, and every number that is filled up to another.
+    many, answers = (np.concatenate([item] * 4)[:65] for item in (images, reference))
+    for batches in (False, True):
+        try:
+            engine = create_engine(name, source, folder, 1, batches)
+        except RuntimeError as error:
+            if "docs/models.md" in str(error):
+                pytest.skip(str(error))
+            raise
+        assert engine.portion == (portion_of(name) if batches else 1)
+        for count in (1, 3, 16, 50, 65):
+            parts = [engine.predict(many[start : start + count]) for start in range(0, 65, count)]
+            assert compare(answers, np.concatenate(parts)).agrees

@@ -94,11 +94,19 @@ class EngineName(StrEnum):
     OPENVINO_BF16 = "openvino-bf16"
     ONNXRUNTIME_INT8 = "onnxruntime-int8"
     OPENVINO_INT8 = "openvino-int8"
+    TORCH_CUDA = "torch-cuda"
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    TENSORRT = "tensorrt"
 
     @property
     def is_quantised(self) -> bool:
         """Whether it computes in integers, whose ranges are measured on a user's images."""
         return self.value.endswith("-int8")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it computes on an NVIDIA GPU."""
+        return self is EngineName.TENSORRT or self.value.endswith("-cuda")
 
 
 class LimitSettings(BaseModel):

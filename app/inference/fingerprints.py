@@ -1,4 +1,4 @@
-"""What a choice of engine depends on: the model, our code, the runtimes, the CPU, the threads."""
+"""What a choice of engine depends on: model, our code, runtimes, CPU, GPUs, threads."""
 
 import hashlib
 import json
@@ -8,9 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_GPU_DEVICE = Path("/dev/nvidiactl")
+_GPU_INFO = Path("/proc/driver/nvidia/gpus")
 _CODE = Path(__file__).parent
 _PACKAGES = (
     *("torch", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("onnxruntime-gpu", "tensorrt"),
     *("numpy", "pillow", "simplejpeg"),
 )
 
@@ -28,6 +31,8 @@ def fingerprint(
         {package: _find_version(package) for package in _PACKAGES},
         _cpu_fields().get("model name", platform.processor()),
         sorted(cpu_flags()),
+        has_gpu(),
+        _gpu_models(),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -45,6 +50,18 @@ def cpu_flags() -> frozenset[str]:
     """The instruction sets of this machine's CPU by Linux's names; empty elsewhere."""
     fields = _cpu_fields()
     return frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU and its driver. Loads no library, so it costs nothing."""
+    return _GPU_DEVICE.exists()
+
+
+def _gpu_models() -> list[str]:
+    lines = [
+        line for path in _GPU_INFO.glob("*/information") for line in path.read_text().splitlines()
+    ]
+    return sorted(line for line in lines if line.startswith("Model:"))
 
 
 @cache

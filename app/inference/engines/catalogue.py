@@ -10,10 +10,10 @@ from shutil import which
 from app.core.config import EngineName
 from app.inference.engines.artifacts import COMPILED, graph_path, portion_of
 from app.inference.engines.engine import Engine
-from app.inference.fingerprints import cpu_flags
+from app.inference.fingerprints import cpu_flags, has_gpu
 from app.inference.sources import ModelSource, SourceKind
 
-CANDIDATES = (
+_CANDIDATES = (
     EngineName.TORCH,
     EngineName.TORCH_COMPILED,
     EngineName.ONNXRUNTIME,
@@ -21,14 +21,22 @@ CANDIDATES = (
     EngineName.OPENVINO_BF16,
     EngineName.ONNXRUNTIME_INT8,
     EngineName.OPENVINO_INT8,
+    EngineName.TORCH_CUDA,
+    EngineName.ONNXRUNTIME_CUDA,
+    EngineName.TENSORRT,
 )
-# The others read a graph that was made from the file.
-_READ_MODEL_FILES = (EngineName.TORCH, EngineName.TORCH_COMPILED)
+READ_MODEL_FILES = (EngineName.TORCH, EngineName.TORCH_COMPILED, EngineName.TORCH_CUDA)
+"""The others read a graph that was made from the file."""
 _COMPILER = "g++"
 # Left to itself, pip may choose a PyTorch with several GB of CUDA libraries.
 _REQUIREMENTS = {"torch": "torch==2.13.0"}
 # Without these instructions bfloat16 is emulated, slower than float32.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+def list_candidates() -> tuple[EngineName, ...]:
+    """The engines that ``auto`` tries on this machine."""
+    return tuple(engine for engine in _CANDIDATES if has_gpu() or not engine.uses_gpu)
 
 
 def reference_engine(kind: SourceKind) -> EngineName:
@@ -41,7 +49,9 @@ def find_obstacle(engine: EngineName, kind: SourceKind, images: Path | None = No
 
     ``images`` is the folder with the user's calibration images.
     """
-    if engine in _READ_MODEL_FILES and kind is SourceKind.ONNX:
+    if engine.uses_gpu and not has_gpu():
+        return "needs an NVIDIA GPU"
+    if engine in READ_MODEL_FILES and kind is SourceKind.ONNX:
         return "PyTorch does not read ONNX files"
     module, _, _ = engine.value.partition("-")
     if find_spec(module) is None:
@@ -73,11 +83,16 @@ def create_engine(
         from app.inference.engines.torch_compiled import TorchCompiledEngine
 
         return TorchCompiledEngine(folder / COMPILED, threads)
+    if engine is EngineName.TORCH_CUDA:
+        from app.inference.checkpoints import load_checkpoint
+        from app.inference.engines.torch_cuda import TorchCudaEngine
+
+        return TorchCudaEngine(load_checkpoint(source), source.manifest, batches)
     portions = (1, portion_of(engine)) if batches else (1,)
     graphs = [
         graph_path(folder, portion=portion, quantised=engine.is_quantised) for portion in portions
     ]
-    if engine in (EngineName.ONNXRUNTIME, EngineName.ONNXRUNTIME_INT8):
+    if engine.uses_gpu or engine in (EngineName.ONNXRUNTIME, EngineName.ONNXRUNTIME_INT8):
         from app.inference.engines.onnx_runtime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(engine, graphs, threads)

@@ -15,7 +15,12 @@ from pathlib import Path
 from app.core.config import EngineName
 from app.core.errors import ConfigurationError
 from app.inference.engines.artifacts import REFERENCE, graph_path
-from app.inference.engines.catalogue import CANDIDATES, find_obstacle, reference_engine
+from app.inference.engines.catalogue import (
+    READ_MODEL_FILES,
+    find_obstacle,
+    list_candidates,
+    reference_engine,
+)
 from app.inference.engines.trial import Measurement, TrialRequest, TrialResult
 from app.inference.sources import ModelSource
 
@@ -61,13 +66,13 @@ def measure_engines(
     on_trial(reference)
     first = _find_or_run(reference, plan)
     measurements = [] if first.measurement is None else [first.measurement]
-    others = CANDIDATES if requested is EngineName.AUTO else (requested,)
+    others = list_candidates() if requested is EngineName.AUTO else (requested,)
     for engine in others:
         if engine is reference or _is_needless(engine, requested, first):
             continue
         on_trial(engine)
         obstacle = find_obstacle(engine, source.kind, plan.images)
-        if engine is not EngineName.TORCH_COMPILED:
+        if engine not in READ_MODEL_FILES:
             obstacle = obstacle or first.conversion_failure
         if obstacle:
             measurements.append(Measurement(engine=engine, failure=obstacle))

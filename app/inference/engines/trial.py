@@ -151,7 +151,8 @@ def _find_batch_milliseconds(
     """``None`` where a form for portions doesn't exist, doesn't run or answers something else."""
     quantised = request.engine.is_quantised
     portion = portion_of(request.engine)
-    if not graph_path(request.folder, portion=portion, quantised=quantised).exists():
+    path = graph_path(request.folder, portion=portion, quantised=quantised)
+    if request.engine is not EngineName.TORCH_CUDA and not path.exists():
         return None
     try:
         engine = create_engine(
