@@ -8,8 +8,9 @@ from celery import Celery
 from kombu import Queue
 
 from app.core import keys
-from app.core.config import Settings, get_settings
+from app.core.config import EngineName, Settings, get_settings
 from app.core.redis_client import broker_transport_options, broker_url
+from app.inference.fingerprints import has_gpu
 
 
 def create_celery_app(settings: Settings) -> Celery:
@@ -57,6 +58,8 @@ def create_celery_app(settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_enable_prefetch_count_reduction=False,
         worker_concurrency=settings.worker.processes,
+        # CUDA does not survive a fork.
+        worker_pool_start_method="spawn" if _may_use_gpu(settings) else "fork",
         # The default of 4 s kills a process that loads a large model.
         worker_proc_alive_timeout=120,
         # Ends tasks that are acknowledged late, and here none is; False warns at every reconnect.
@@ -71,6 +74,10 @@ def create_celery_app(settings: Settings) -> Celery:
         enable_utc=True,
     )
     return app
+
+
+def _may_use_gpu(settings: Settings) -> bool:
+    return settings.engine.uses_gpu or (settings.engine is EngineName.AUTO and has_gpu())
 
 
 celery_app = create_celery_app(get_settings())

@@ -57,7 +57,7 @@ class Commands:
     def _is_healthy(self) -> bool:
         assert all(process.poll() is None for process in self._processes)
         try:
-            return bool(self.client.get("/health").json()["status"] == "healthy")
+            return bool(self.client.get("/health").json()["workers_available"])
         except httpx.TransportError:
             return False
 
@@ -101,6 +101,18 @@ def test_the_two_commands_of_the_readme_make_a_complete_service(
     commands.worker.terminate()
     assert commands.worker.wait(30) == 0
     assert commands.client.get("/health").json()["workers_available"] == 0
+
+
+def test_processes_that_are_spawned_for_a_gpu_find_the_engine_that_was_settled(
+    running: ExitStack, clean_redis_url: str, tmp_path: Path
+) -> None:
+    commands = start(running, clean_redis_url, tmp_path, ENGINE="torch-cuda")
+    children = psutil.Process(commands.worker.pid).children()
+    assert any("spawn_main" in " ".join(child.cmdline()) for child in children)
+    job_id = commands.submit(CAT)
+    wait_until(lambda: commands.has_ended(job_id))
+    result = commands.client.get(f"/result/{job_id}").json()
+    assert "cat" in result["predictions"][0]["class_name"]
 
 
 def test_a_batch_longer_than_its_lease_stays_with_its_worker(

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from app.celery_app import celery_app
 from app.core import keys
-from app.core.config import Settings, get_settings
+from app.core.config import EngineName, Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_client, find_policy_warning
 from app.jobs.job import DeathReason
@@ -58,7 +58,11 @@ _NICENESS = 5
 # How children learn the name of the worker that they belong to, forked or spawned.
 _NAME_VARIABLE = "CLASSIFIER_WORKER_NAME"
 
-# What the main process settled; forked children inherit it, spawned ones find it in the cache.
+# How spawned children learn which engine the main process settled, the rest of which they find in
+# the cache: a trial that took too long is not kept there, and they must not begin it again.
+_ENGINE_VARIABLE = "CLASSIFIER_WORKER_ENGINE"
+
+# What the main process settled; forked children inherit it.
 _prepared: PreparedModel | None = None
 
 
@@ -95,7 +99,7 @@ def open_classifier(**_: Any) -> None:
     settings = get_settings()
     client = create_client(settings.redis)
     try:
-        model = load_model(_prepared or prepare_model(settings), settings)
+        model = load_model(_prepared or _find_prepared(settings), settings)
     except Exception:
         # Celery would log it and let the child take work that it can't do.
         logger.exception("the model can't be loaded")
@@ -111,6 +115,11 @@ def open_classifier(**_: Any) -> None:
     )
 
 
+def _find_prepared(settings: Settings) -> PreparedModel:
+    engine = EngineName(os.environ[_ENGINE_VARIABLE])
+    return prepare_model(settings.model_copy(update={"engine": engine}))
+
+
 class ModelStep(bootsteps.Step):
     """Settles name, model and engine before any child exists."""
 
@@ -122,6 +131,7 @@ class ModelStep(bootsteps.Step):
         except ConfigurationError as error:
             print(f"classifier: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        os.environ[_ENGINE_VARIABLE] = _prepared.engine
 
 
 class LedgerStep(bootsteps.StartStopStep):
