@@ -5,17 +5,13 @@ This is what the service did to an upright JPEG before it had a resizing of its 
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.core.config import EngineName, load_settings
-from app.inference.sources import find_source
 from app.models.manifest import ModelManifest
-from app.models.ml_models import PreparedModel, load_model
-from benchmarks.peers.model_function import Classify
+from benchmarks.peers.model_function import Classify, create_engine_classifier
 
 _DRAFT_MARGIN = 2
 
@@ -41,12 +37,6 @@ def decode_with_pillow(data: bytes, manifest: ModelManifest) -> NDArray[np.uint8
 
 def create_pillow_classifier(engine: str, folder: Path) -> Classify:
     """The same as the service's function but for the decoding."""
-    settings, name = load_settings(), EngineName(engine)
-    prepared = PreparedModel(find_source(settings), "", name, name, folder, (), ())
-    model = load_model(prepared, settings)
-
-    def classify(data: bytes) -> dict[str, Any]:
-        (predictions,) = model.classify([decode_with_pillow(data, model.manifest)])
-        return {"predictions": predictions}
-
-    return classify
+    return create_engine_classifier(
+        engine, folder, lambda data, manifest, _: decode_with_pillow(data, manifest)
+    )

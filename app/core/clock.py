@@ -15,8 +15,7 @@ def format_utc(moment: datetime) -> str:
 
 def format_milliseconds(milliseconds: int) -> str:
     """A ledger time as every answer writes it."""
-    text = to_datetime(milliseconds).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    return format_utc(to_datetime(milliseconds))
 
 
 def now() -> datetime:

@@ -24,10 +24,15 @@ def create_classifier() -> Classify:
     return create_engine_classifier(engine, Path(os.environ["BENCHMARK_MODEL_FOLDER"]))
 
 
-def create_engine_classifier(engine: str, folder: Path) -> Classify:
-    """The service's decoding and one of its engines, whose converted model lies in ``folder``."""
+def create_engine_classifier(
+    engine: str, folder: Path, decode: Callable[..., Any] | None = None
+) -> Classify:
+    """One of the service's engines, whose converted model lies in ``folder``.
+
+    ``decode`` takes the place of the service's decoding.
+    """
     from app.core.config import EngineName, load_settings
-    from app.inference.images import decode
+    from app.inference import images
     from app.inference.sources import find_source
     from app.models.ml_models import PreparedModel, load_model
 
@@ -36,6 +41,7 @@ def create_engine_classifier(engine: str, folder: Path) -> Classify:
     # choose anew.
     prepared = PreparedModel(find_source(settings), "", name, name, folder, (), ())
     model, limits = load_model(prepared, settings), settings.limits
+    decode = decode or images.decode
 
     def classify(data: bytes) -> dict[str, Any]:
         (predictions,) = model.classify([decode(data, model.manifest, limits)])
