@@ -23,20 +23,20 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
   local given, late, count, dropped = {}, {}, 0, 0
   local most = math.min(BATCH_SIZE, tonumber(wanted))
 
-  local function give(id, attempt, deadline, retries)
+  local function give(id, record)
     redis.call('ZADD', LEASES, now + LEASE, id)
     given[#given + 1] = id
-    given[#given + 1] = attempt
-    given[#given + 1] = deadline and math.max(deadline - now, 0) or -1
-    given[#given + 1] = tonumber(retries or 0)
+    given[#given + 1] = tonumber(record.attempts)
+    given[#given + 1] = record.deadline and math.max(record.deadline - now, 0) or -1
+    given[#given + 1] = record.retries
     count = count + 1
   end
 
   -- What this process already holds comes first: its last claim's answer was lost on the way.
   for _, id in ipairs(redis.call('SMEMBERS', HOLDER .. holder)) do
-    local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'deadline', 'retries')
-    if record[1] == 'processing' then
-      give(id, tonumber(record[2]), record[3], record[4])
+    local record = read_record(id)
+    if record.state == 'processing' then
+      give(id, record)
     else
       redis.call('SREM', HOLDER .. holder, id)
     end
@@ -48,25 +48,24 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
       if not id then
         return
       end
-      local record = redis.call('HMGET', JOB .. id, 'state', 'solo', 'deadline', 'retries')
-      local solo, deadline = record[2], record[3] and tonumber(record[3])
-      if record[1] ~= 'pending' then
+      local record = read_record(id)
+      if record.state ~= 'pending' then
         dropped = dropped + 1
-      elseif deadline and deadline <= now then
-        local expired = read_record(id)
-        finish(id, expired, expired.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+      elseif record.deadline and record.deadline <= now then
+        finish(id, record, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
         late[#late + 1] = id
         dropped = dropped + 1
-      elseif solo and count > 0 then
+      elseif record.solo and count > 0 then
         redis.call('LPUSH', queue, id)
         return
       else
-        local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
-        enter(id, 'processing', attempt, 0, now, 'claimed', now, 'holder', holder,
-          'model', model, 'version', version, 'engine', engine, 'identity', identity)
+        record.attempts = record.attempts + 1
+        enter(id, record, 'processing', 0, now, 'attempts', record.attempts, 'claimed', now,
+          'holder', holder, 'model', model, 'version', version, 'engine', engine,
+          'identity', identity)
         redis.call('SADD', HOLDER .. holder, id)
-        give(id, attempt, deadline, record[4])
-        if solo then
+        give(id, record)
+        if record.solo then
           return
         end
       end

@@ -2,8 +2,7 @@
 
 -- The job no longer counts as work to do.
 local function settle(id, record)
-  redis.call('DECR', BACKLOG_JOBS)
-  redis.call('DECRBY', BACKLOG_BYTES, record.size or 0)
+  change_backlog(-1, -(record.size or 0))
   if record.deadline then
     redis.call('ZREM', DEADLINES, id)
   end
@@ -13,8 +12,8 @@ end
 local share_end
 
 -- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
-local function finish(id, record, attempt, state, progress, field, body, now)
-  enter(id, state, attempt, progress, now, 'finished', now, field, body)
+local function finish(id, record, state, progress, field, body, now)
+  enter(id, record, state, progress, now, 'finished', now, field, body)
   redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
   settle(id, record)
   if PAYLOADS_IN_REDIS then
@@ -24,9 +23,8 @@ local function finish(id, record, attempt, state, progress, field, body, now)
 end
 
 -- The same for a job that was given up: a dead letter keeps its upload.
-local function bury(id, record, attempt, reason, body, now)
-  enter(id, 'failed', attempt, record.progress, now, 'finished', now, 'error', body,
-    'dead', reason)
+local function bury(id, record, reason, body, now)
+  enter(id, record, 'failed', record.progress, now, 'finished', now, 'error', body, 'dead', reason)
   redis.call('PEXPIRE', JOB .. id, DEAD_LETTER_TTL)
   redis.call('ZADD', DEAD, now, id)
   settle(id, record)
@@ -42,10 +40,10 @@ local freed = {}
 -- Give a pending job the answer of another.
 local function copy_answer(id, record, source, now)
   local answer = redis.call('HMGET', JOB .. source, 'result', 'model', 'version', 'engine')
-  local attempt = redis.call('HINCRBY', JOB .. id, 'attempts', 1)
-  enter(id, 'processing', attempt, 0, now, 'claimed', now,
+  record.attempts = record.attempts + 1
+  enter(id, record, 'processing', 0, now, 'attempts', record.attempts, 'claimed', now,
     'model', answer[2], 'version', answer[3], 'engine', answer[4])
-  finish(id, record, attempt, 'completed', 100, 'result', answer[1], now)
+  finish(id, record, 'completed', 100, 'result', answer[1], now)
   freed[#freed + 1] = id
 end
 
@@ -92,15 +90,15 @@ local function take_back(id, reason, now)
     redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
     if losses >= MAX_ATTEMPTS then
       local body = reason == 'timed_out' and TIMED_OUT or WORKER_LOST
-      bury(id, record, record.attempts, reason, body, now)
+      bury(id, record, reason, body, now)
       return false
     end
   end
   if record.deadline and record.deadline <= now then
-    finish(id, record, record.attempts, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
+    finish(id, record, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
     return true
   end
-  enter(id, 'pending', record.attempts, 0, now)
+  enter(id, record, 'pending', 0, now)
   redis.call('LPUSH', queue_of(record.bulk), id)
   return false
 end

@@ -30,13 +30,13 @@ local function measure_drain(count, now)
   redis.call('PEXPIRE', DRAIN, RATE_TTL)
 end
 
-local function put_off(id, record, attempt, body, reason, delay, now)
+local function put_off(id, record, body, reason, delay, now)
   note_attempt(id, record, reason, now)
   if record.retries >= RETRY_LIMIT then
-    bury(id, record, attempt, 'retries_exhausted', body, now)
+    bury(id, record, 'retries_exhausted', body, now)
     return
   end
-  enter(id, 'pending', attempt, 0, now, 'retries', record.retries + 1)
+  enter(id, record, 'pending', 0, now, 'retries', record.retries + 1)
   redis.call('ZADD', DELAYED, now + delay, id)
   if record.deadline then
     -- It may have passed while the job ran, and the sweeper forgets those.
@@ -62,16 +62,16 @@ local function finish_claims(words, first, now)
       drop_claim(id, record)
       left = left + 1
       if verdict == 'completed' then
-        finish(id, record, attempt, 'completed', 100, 'result', body, now)
+        finish(id, record, 'completed', 100, 'result', body, now)
         ended[#ended + 1] = id
       elseif verdict == 'failed' then
-        finish(id, record, attempt, 'failed', record.progress, 'error', body, now)
+        finish(id, record, 'failed', record.progress, 'error', body, now)
         ended[#ended + 1] = id
       elseif verdict == 'unprocessable' then
         note_attempt(id, record, words[i + 4], now)
-        bury(id, record, attempt, 'unprocessable', body, now)
+        bury(id, record, 'unprocessable', body, now)
       else
-        put_off(id, record, attempt, body, words[i + 4], words[i + 5], now)
+        put_off(id, record, body, words[i + 4], words[i + 5], now)
       end
     elseif not record.state
       or (record.attempts == attempt and record.state ~= 'pending' and not record.dead) then

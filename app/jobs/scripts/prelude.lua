@@ -41,8 +41,7 @@ end
 -- ended: a message for each process and script.
 local news = {}
 
-local function tell_watchers(id, has_ended)
-  local watchers = redis.call('HGET', JOB .. id, 'watchers')
+local function tell_watchers(id, watchers, has_ended)
   local item
   for watcher, end_only in string.gmatch(watchers or '', '([^ !]+)(!?)') do
     if has_ended or end_only == '' then
@@ -53,35 +52,56 @@ local function tell_watchers(id, has_ended)
   end
 end
 
--- Every script that changes jobs ends with this.
 local function send_news()
   for watcher, items in pairs(news) do
     redis.call('PUBLISH', LIVE .. watcher, cjson.encode(items))
   end
 end
 
--- Enter a state: the record, the history (capped, about), the live channel. `attempt` is the number
--- of the claim that it happens under, 0 before the first.
-local function enter(id, state, attempt, progress, now, ...)
+-- What the unfinished jobs are more, and their uploads' bytes, by what this script did.
+local more_jobs, more_bytes = 0, 0
+
+local function change_backlog(jobs, bytes)
+  more_jobs, more_bytes = more_jobs + jobs, more_bytes + bytes
+end
+
+local function write_backlog()
+  if more_jobs ~= 0 or more_bytes ~= 0 then
+    redis.call('INCRBY', BACKLOG_JOBS, more_jobs)
+    redis.call('INCRBY', BACKLOG_BYTES, more_bytes)
+  end
+  more_jobs, more_bytes = 0, 0
+end
+
+-- Every script that lets jobs come, go or wait ends with this.
+local function conclude()
+  write_backlog()
+  ring_doorbells()
+  send_news()
+end
+
+-- Enter a state: the record, the history (capped, about), the live channel.
+local function enter(id, record, state, progress, now, ...)
   redis.call('HSET', JOB .. id, 'state', state, 'progress', progress, 'stage', '',
     'updated', now, ...)
   if HISTORY_LENGTH > 0 then
     redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
-      'job', id, 'state', state, 'attempt', attempt)
+      'job', id, 'state', state, 'attempt', record.attempts)
   end
-  tell_watchers(id, state ~= 'pending' and state ~= 'processing')
+  tell_watchers(id, record.watchers, state ~= 'pending' and state ~= 'processing')
 end
 
--- What the functions below need of a record.
+-- What the functions below need of a record. `attempts` is the number of its last claim, 0 before.
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
-    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content')
+    'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content',
+    'watchers')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
     retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
-    content = fields[13],
+    content = fields[13], watchers = fields[14],
   }
 end
 

@@ -15,6 +15,5 @@ for _, id in ipairs(ids) do
     ended[#ended + 1] = id
   end
 end
-ring_doorbells()
-send_news()
+conclude()
 return ended

@@ -8,9 +8,8 @@ for _, id in ipairs(ARGV) do
   if record and record.dead then
     redis.call('PERSIST', JOB .. id)
     redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries')
-    enter(id, 'pending', record.attempts, 0, now, 'solo', 1)
-    redis.call('INCR', BACKLOG_JOBS)
-    redis.call('INCRBY', BACKLOG_BYTES, record.size or 0)
+    enter(id, record, 'pending', 0, now, 'solo', 1)
+    change_backlog(1, record.size or 0)
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)
     end
@@ -18,6 +17,5 @@ for _, id in ipairs(ARGV) do
     revived[#revived + 1] = id
   end
 end
-ring_doorbells()
-send_news()
+conclude()
 return revived

@@ -34,7 +34,7 @@ for _, id in ipairs(due(DEADLINES, now)) do
   local record = read_record(id)
   if record.state == 'pending' then
     redis.call('ZREM', DELAYED, id)
-    finish(id, record, record.attempts, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+    finish(id, record, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
     reply[#reply + 1] = id
   else
     -- What runs may end; if it is taken back, that looks at the deadline again.
@@ -47,6 +47,7 @@ for _, id in ipairs(due(DEAD, now - DEAD_LETTER_TTL)) do
   reply[#reply + 1] = id
 end
 
+write_backlog()
 -- The counts go astray only when somebody deletes records by hand; an idle ledger knows.
 if redis.call('EXISTS', QUEUE, BULK_QUEUE, LEASES, DELAYED) == 0 then
   redis.call('DEL', BACKLOG_JOBS, BACKLOG_BYTES)
@@ -56,6 +57,5 @@ end
 redis.call('ZREMRANGEBYSCORE', CACHE_USE, '-inf', now - CACHE_TTL)
 
 -- Bells that got lost are missing from the list.
-ring_doorbells()
-send_news()
+conclude()
 return reply

@@ -13,9 +13,8 @@ if tonumber(ARGV[2]) > 0 then
     ended[#ended + 1] = id
   end
 end
-ring_doorbells()
 for _, id in ipairs(freed) do
   ended[#ended + 1] = id
 end
-send_news()
+conclude()
 return {ended, given}
