@@ -114,8 +114,8 @@ def _run_overhead(
 def _run_scale(
     session: Session, plan: Plan, peers: Sequence[Peer], results: Path, report: Report
 ) -> None:
-    rows = measure_full_queue(session.folder, plan.queued_jobs, report)
-    write_results(results, "full_queue", rows, jobs=plan.queued_jobs)
+    rows, memory = measure_full_queue(session.folder, plan.queued_jobs, report)
+    write_results(results, "full_queue", rows, jobs=plan.queued_jobs, bytes_per_job=memory)
     rows = measure_redis_limit(session.folder, plan.rounds, plan.seconds, report)
     write_results(results, "redis_limit", rows, rounds=plan.rounds, seconds=plan.seconds)
 

@@ -21,10 +21,12 @@ from benchmarks.workspace import clean_environment
 QUEUED_JOBS = 1_000_000
 _PROBES = 2_000
 """Jobs of one measurement of what submitting and claiming cost."""
-_PROBE_ROUNDS = 5
+_PROBE_ROUNDS = 9
 _FILL_STEP = 50_000
 _DRIVERS = (1, 2, 4)
 _WAIT_SECONDS = 20.0
+_PAUSE_SECONDS = 0.2
+EMPTY, FULL = "empty", "full"
 
 
 @contextmanager
@@ -47,25 +49,43 @@ def _answers(socket: Path) -> bool:
         return False
 
 
-def measure_full_queue(folder: Path, queued: int, report: Report) -> list[Row]:
-    """What a submit and a claim cost with an empty queue and with ``queued`` jobs in it."""
-    append_only = ("--appendonly", "yes", "--appendfsync", "no")
-    with run_redis(folder / "full", *append_only) as (url, _), LedgerDriver(url) as driver:
-        rows = [_probe(driver, url, "empty", number) for number in range(_PROBE_ROUNDS)]
-        report(f"empty queue: submit {rows[-1]['submit_redis_us']:.1f} µs of Redis")
-        with redis.Redis.from_url(url) as client:
-            before = int(client.info("memory")["used_memory"])
-            for done in range(0, queued, _FILL_STEP):
-                driver.submit(min(_FILL_STEP, queued - done), group=128)
-                report(f"{min(done + _FILL_STEP, queued):,} jobs queued")
-            memory = int(client.info("memory")["used_memory"]) - before
-        rows += [_probe(driver, url, "full", number) for number in range(_PROBE_ROUNDS)]
-    return [*rows, {"queue": "memory", "jobs": queued, "bytes_per_job": memory / queued}]
+def measure_full_queue(folder: Path, queued: int, report: Report) -> tuple[list[Row], float]:
+    """What a submit and a claim cost with an empty queue and with ``queued`` jobs in it.
+
+    Two ledgers, each on a Redis of its own, take turns. Gives their rows, and the bytes of Redis's
+    memory for each queued job.
+    """
+    with ExitStack() as stack:
+        ledgers = {}
+        for name in (EMPTY, FULL):
+            options = ("--appendonly", "yes", "--appendfsync", "no")
+            url, _ = stack.enter_context(run_redis(folder / name, *options))
+            ledgers[name] = stack.enter_context(LedgerDriver(url)), url
+        bytes_per_job = _fill(*ledgers[FULL], queued, report)
+        rows = list[Row]()
+        for number in range(_PROBE_ROUNDS):
+            for name, (driver, url) in ledgers.items():
+                rows.append({"participant": name, "round": number, **_probe(driver, url)})
+                report(f"{name} queue: submit {rows[-1]['submit_redis_us']:.1f} µs of Redis")
+    return rows, bytes_per_job
 
 
-def _probe(driver: LedgerDriver, url: str, queue: str, number: int) -> Row:
+def _fill(driver: LedgerDriver, url: str, queued: int, report: Report) -> float:
+    """Queue jobs; the bytes of Redis's memory that each takes."""
+    with redis.Redis.from_url(url) as client:
+        before = int(client.info("memory")["used_memory"])
+        for done in range(0, queued, _FILL_STEP):
+            driver.submit(min(_FILL_STEP, queued - done), group=128)
+            report(f"{min(done + _FILL_STEP, queued):,} jobs queued")
+        memory = int(client.info("memory")["used_memory"]) - before
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(_PAUSE_SECONDS)
+    return memory / queued
+
+
+def _probe(driver: LedgerDriver, url: str) -> Row:
     """Submit jobs one by one, claim as many in batches, finish them: the queue is as before."""
-    row: Row = {"queue": queue, "round": number}
+    row: Row = {}
     steps = {
         "submit": lambda: driver.submit(_PROBES, group=1),
         "claim": lambda: driver.claim(_PROBES),

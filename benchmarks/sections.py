@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from benchmarks import charts, service_sections
-from benchmarks.bars import render_bar_table
+from benchmarks.bars import render_bar_table, render_pace
 from benchmarks.comparisons import BARE_LOOP, OURS, PEERS_BARE_LOOP
 from benchmarks.figures import NOT_MEASURED, Results, spread, table
 
@@ -21,6 +21,7 @@ def render_sections(results: Results) -> dict[str, str]:
     """Every placeholder of the template."""
     return {
         "bars": render_bar_table(results),
+        "pace": render_pace(results),
         "machine": _render_machine(results),
         "load_cost": _render_load_cost(results),
         "others": _render_others(results),

@@ -1,10 +1,8 @@
 """The document's sections on our own service alone and on its ledger, as Markdown."""
 
-import statistics
-
 from benchmarks.comparisons import BARE_LOOP, OURS
 from benchmarks.figures import NOT_MEASURED, Results, spread, table
-from benchmarks.results import Row
+from benchmarks.scale import EMPTY, FULL
 from benchmarks.service import GROUPS
 
 _PARTS = ("API", "main process", "Redis")
@@ -82,14 +80,16 @@ def render_full_queue(results: Results) -> str:
     for step in ("submit", "claim", "finish"):
         for kind, label in (("redis", "in Redis"), ("wall", "as the caller waits")):
             field = f"{step}_{kind}_us"
-            empty, full = (results.values("full_queue", field, queue=q) for q in ("empty", "full"))
-            ratio = statistics.median(full) / statistics.median(empty) if empty and full else 0.0
-            rows.append((f"{step}, {label}", spread(empty, 1), spread(full, 1), f"{ratio:.2f}"))
-    found: list[Row] = results.rows("full_queue", queue="memory")
-    if not found:
+            empty, full = (
+                results.values("full_queue", field, participant=name) for name in (EMPTY, FULL)
+            )
+            ratios = results.ratios("full_queue", FULL, EMPTY, field)
+            rows.append((f"{step}, {label}", spread(empty, 1), spread(full, 1), spread(ratios)))
+    document = results.find("full_queue")
+    if not document:
         return NOT_MEASURED
-    head = ("µs a job", "empty queue", f"{found[0]['jobs']:,} jobs queued", "full by empty")
-    memory = f"{found[0]['bytes_per_job']:.0f} bytes of Redis's memory for each queued job"
+    head = ("µs a job", "empty queue", f"{document['jobs']:,} jobs queued", "full by empty")
+    memory = f"{document['bytes_per_job']:.0f} bytes of Redis's memory for each queued job"
     return f"{table(head, rows)}\n\n{memory}, its share of the doorbells included."
 
 

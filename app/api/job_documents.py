@@ -8,6 +8,9 @@ from app.core.clock import format_milliseconds, to_datetime
 from app.jobs.job import Job
 from app.models.schemas import JobStatus
 
+# What json.dumps would make anew for every answer.
+_RENDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def describe(job: Job) -> JobStatus:
     """Where it is."""
@@ -33,5 +36,5 @@ def render_result(job: Job) -> str:
         "completed_at": format_milliseconds(job.finished_ms),
         "model": {"name": job.model, "version": job.model_version, "engine": job.engine},
     }
-    rest = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    rest = _RENDER(document)
     return f'{{"job_id":"{job.id}","predictions":{job.predictions_json},{rest[1:]}'

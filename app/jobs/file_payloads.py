@@ -77,9 +77,12 @@ class FilePayloads:
 
     def _write_through(self, job_ids: Iterable[str]) -> None:
         found = False
-        for job_id in job_ids:
+        for path in map(self.path, job_ids):
+            # Most are gone by now, and this says so for a fraction of what an exception costs.
+            if not os.access(path, os.F_OK):
+                continue
             try:
-                descriptor = os.open(self.path(job_id), os.O_RDONLY)
+                descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 continue
             found = True

@@ -118,10 +118,10 @@ class Job:
             model_version=find("version", ""),
             engine=find("engine", ""),
             predictions_json=find("result", ""),
-            error=json.loads(find("error", "{}")),
+            error=json.loads(record["error"]) if "error" in record else {},
             upload_bytes=int(find("size", 0)),
             death_reason=find("dead", ""),
-            trail=json.loads(f"[{find('trail', '')}]"),
+            trail=json.loads(f"[{record['trail']}]") if "trail" in record else [],
         )
 
     @property
