@@ -33,6 +33,14 @@ DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:sentinel_)?password=)[^&]*")
 
 
+# Scheme, host and port, as browsers send it: no path, not even a slash.
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def redact(text: str) -> str:
     """The text with the password of any URL in it replaced by ``***``."""
     return _PASSWORD.sub(r"\1\2***", text)
@@ -154,6 +162,28 @@ class ResultSettings(BaseModel):
         le=31_536_000,
         description="Seconds for which an answer is found again, at most RESULT_TTL.",
     )
+
+
+class CorsSettings(BaseModel):
+    """Web pages from elsewhere."""
+
+    origins: str = Field(
+        "",
+        description="Origins whose web pages may use the API from a browser, comma-separated, such "
+        "as `https://app.example.org`; `*` for all. Pages of the service itself always may.",
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in _split(text):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write https://host or http://host:port")
+        return text
+
+    def list_origins(self) -> list[str]:
+        """One by one."""
+        return _split(self.origins)
 
 
 class LogSettings(BaseModel):
@@ -347,6 +377,7 @@ class Settings(BaseSettings):
     admin: AdminSettings = Field(default_factory=AdminSettings)
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
+    cors: CorsSettings = Field(default_factory=CorsSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     data_dir: Path = Field(
         Path("./data"),
