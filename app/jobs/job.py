@@ -15,7 +15,7 @@ class JobState(StrEnum):
         pending ──claim──▶ processing ──finish──▶ completed | failed | cancelled
            ▲                   │
            └──claim lost, or───┘          pending ──deadline──▶ failed
-              to try again                pending ──▶ cancelled
+              to try again                pending ──▶ cancelled, at once
 
     The last three are terminal: once there, a job never changes again. The one exception is made
     by an operator's hand: a dead letter (failed, and kept) that is retried is pending again.
@@ -215,6 +215,8 @@ class Verdict(StrEnum):
     """For good, and nothing to look into: the image is at fault, or its time is up."""
     UNPROCESSABLE = "unprocessable"
     """For good, and worth a look: a dead letter."""
+    CANCELLED = "cancelled"
+    """Left, since its owner has asked for that."""
     RETRY = "retry"
     """Not now; perhaps later."""
 
@@ -244,6 +246,11 @@ class Outcome:
     def unprocessable(cls, claim: Claim, code: str, detail: str, reason: str) -> "Outcome":
         """``reason`` is for the operator who looks into it."""
         return cls(claim, Verdict.UNPROCESSABLE, render_error(code, detail), reason)
+
+    @classmethod
+    def cancelled(cls, claim: Claim) -> "Outcome":
+        """Its owner has asked for that; if the job is somebody else's by now, this says nothing."""
+        return cls(claim, Verdict.CANCELLED, "")
 
     @classmethod
     def retry(

@@ -83,11 +83,15 @@ class RedisLedger:
         ended, _ = self._turn(args=["", 0, "", "", "", "", *_words(outcomes)])
         return _decode(ended)
 
-    def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:
-        """Say that claimed jobs are ``progress`` percent done and in ``stage``."""
+    def report_progress(
+        self, claims: Iterable[Claim], progress: int, stage: Stage
+    ) -> frozenset[str]:
+        """Say that claimed jobs are ``progress`` percent done and in ``stage``.
+
+        Returns the ids of those that need no more work: cancelled, erased, or somebody else's.
+        """
         pairs = [word for claim in claims for word in (claim.job_id, claim.attempt)]
-        if pairs:
-            self._progress(args=[progress, stage, *pairs])
+        return frozenset(_decode(self._progress(args=[progress, stage, *pairs]) if pairs else ()))
 
     def renew(self, holders: Iterable[str]) -> None:
         """Prolong every lease of these worker processes, all of them alive and at work."""

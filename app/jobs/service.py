@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import JobNotFoundError, ServiceError, StorageFullError
+from app.core.errors import ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
 from app.jobs.dead_letters import DeadLetters
@@ -24,6 +24,7 @@ from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
 from app.jobs.redis_guard import RedisGuard
+from app.jobs.withdrawals import Withdrawals
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
+        self._withdrawals = Withdrawals(client, settings, self._payloads, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
 
     async def run(self) -> None:
@@ -165,15 +167,23 @@ class JobService:
     async def get_job(self, job_id: UUID, wait_seconds: float = 0) -> Job:
         """A job's record, once it has ended or after ``wait_seconds``.
 
-        Raises :class:`JobNotFoundError`.
+        Raises :class:`JobNotFoundError` and :class:`JobErasedError`.
         """
         if wait_seconds:
             job = await self._live.wait_for_end(str(job_id), wait_seconds)
         else:
             job = await self._intake.find(str(job_id))
         if job is None:
-            raise JobNotFoundError()
+            raise await self._withdrawals.explain_absence(str(job_id))
         return job
+
+    async def cancel_job(self, job_id: UUID, owner: str) -> Job:
+        """As :meth:`Withdrawals.cancel`."""
+        return await self._withdrawals.cancel(str(job_id), owner)
+
+    async def erase_job(self, job_id: UUID, owner: str) -> None:
+        """As :meth:`Withdrawals.erase`."""
+        await self._withdrawals.erase(str(job_id), owner)
 
     async def get_health(self, timeout_seconds: float) -> ServiceHealth:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""
