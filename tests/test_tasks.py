@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
-from app.core.config import EngineName, ModelSettings, PayloadSettings, Settings
+from app.core.config import EngineName, ModelSettings, PayloadSettings, RetrySettings, Settings
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
 from app.jobs.ledger import RedisLedger
@@ -50,7 +51,7 @@ class Workplace:
             "holder", self.ledger, self.payloads, model, settings, clock
         )
 
-    def submit(self, *images: bytes) -> list[str]:
+    def submit(self, *images: bytes, options: AnswerOptions = DEFAULT_OPTIONS) -> list[str]:
         async def run() -> list[str]:
             client = AsyncRedis.from_url(self.settings.redis.url)
             guard = RedisGuard()
@@ -62,7 +63,7 @@ class Workplace:
                 writer = payloads.create_writer(job_id)
                 await writer.write(image)
                 size = await writer.commit()
-                await intake.submit(Submission(job_id, "anonymous", size))
+                await intake.submit(Submission(job_id, "anonymous", size, options=options))
                 ids.append(job_id)
             await client.aclose()
             return ids
@@ -103,6 +104,57 @@ def test_predictions_are_five_and_ordered(workplace: Workplace) -> None:
     assert len(confidences) == 5
     assert confidences == sorted(confidences, reverse=True)
     assert 0 < sum(confidences) <= 1
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1, 1), (7, 7), (100, 100)])
+def test_a_sender_has_as_many_predictions_as_it_wants(
+    workplace: Workplace, top_k: int, count: int
+) -> None:
+    image = read_sample("cat.jpg")
+    (usual,) = workplace.submit(image)
+    (chosen,) = workplace.submit(image, options=AnswerOptions(top_k=top_k))
+    workplace.classifier.answer_doorbell()
+    five, others = workplace.get(usual).predictions, workplace.get(chosen).predictions
+    assert (len(five), len(others)) == (5, count)
+    assert others[:5] == five[:count]
+
+
+def test_a_sender_has_no_predictions_below_its_threshold(workplace: Workplace) -> None:
+    image = read_sample("cat.jpg")
+    (usual,) = workplace.submit(image)
+    (some,) = workplace.submit(image, options=AnswerOptions(threshold=0.2))
+    (none,) = workplace.submit(image, options=AnswerOptions(threshold=1.0))
+    workplace.classifier.answer_doorbell()
+    five = workplace.get(usual).predictions
+    expected = [item for item in five if item["confidence"] >= 0.2]
+    assert 0 < len(expected) < 5
+    assert workplace.get(some).predictions == expected
+    assert (workplace.get(none).state, workplace.get(none).predictions) == ("completed", [])
+
+
+def test_a_job_that_names_the_workers_model_is_answered(
+    workplace: Workplace, model: LoadedModel
+) -> None:
+    options = AnswerOptions(model=model.manifest.name)
+    (job_id,) = workplace.submit(read_sample("cat.jpg"), options=options)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.COMPLETED
+
+
+def test_a_job_that_names_another_model_waits_for_another_worker_and_then_fails(
+    settings: Settings, model: LoadedModel
+) -> None:
+    retry = RetrySettings(limit=1)
+    workplace = Workplace(settings.model_copy(update={"retry": retry}), model)
+    (job_id,) = workplace.submit(read_sample("cat.jpg"), options=AnswerOptions(model="other"))
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.PENDING
+    workplace.redis.zadd(keys.DELAYED, {job_id: 1}, xx=True)
+    workplace.ledger.sweep()
+    workplace.classifier.answer_doorbell()
+    job = workplace.get(job_id)
+    assert (job.state, job.error["code"]) == (JobState.FAILED, "model-unavailable")
+    assert [note["reason"] for note in job.trail] == ["other_model"] * 2
 
 
 def test_the_record_names_model_and_engine(workplace: Workplace, model: LoadedModel) -> None:
@@ -209,7 +261,7 @@ def test_numbers_that_are_no_probabilities_fail_the_job(
 class InterruptedModel(LoadedModel):
     """A model whose process is told to stop in the middle."""
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
+    def classify(self, *_: object) -> list[list[ClassPrediction]]:
         raise SystemExit
 
 

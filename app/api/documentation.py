@@ -18,6 +18,7 @@ from app.core.errors import (
     JobErasedError,
     JobFailedError,
     JobNotFoundError,
+    ModelUnavailableError,
     OversizedImageError,
     PayloadLostError,
     ServiceError,
@@ -148,6 +149,7 @@ JOB_ERRORS = (
     JobFailedError,
     PayloadLostError,
     AttemptsExhaustedError,
+    ModelUnavailableError,
     DeadlineExceededError,
     JobCancelledError,
 )

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation, upload_documentation
+from app.api.answer_choice import read_answer_options
 from app.api.cache_headers import read_cache_use
 from app.api.deadline import read_cancel_after
 from app.api.direct_route import (
@@ -36,10 +37,11 @@ async def classify(request: Request) -> Response:
     wait_seconds = read_wait_seconds(request, settings.result.wait_limit_seconds)
     priority = read_priority(request)
     cache_use = read_cache_use(request, settings)
+    options = await read_answer_options(request)
     await service.admit(announced_bytes(request, settings.limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
-    digest = ContentDigest(ANONYMOUS) if cache_use.shares else None
+    digest = ContentDigest(ANONYMOUS, options.to_json()) if cache_use.shares else None
     try:
         await receive_image(request, upload, settings.limits, digest)
     except BaseException:
@@ -55,6 +57,7 @@ async def classify(request: Request) -> Response:
         priority=priority,
         content=digest.value() if digest else "",
         is_fresh=cache_use.is_fresh,
+        options=options,
     )
     headers = cache_use.describe(reception) | name_applied(wait_seconds)
     if job is not None and job.has_ended():

@@ -281,6 +281,14 @@ class PayloadUnreadableError(RetryableJobError):
     reason = "payload_unreadable"
 
 
+class ModelUnavailableError(RetryableJobError):
+    """Raised when a job names another model than its worker's; another worker may have it."""
+
+    code, title = "model-unavailable", "Model not available"
+    detail = "No worker came to this job that has the model it names. GET /health lists models."
+    reason = "other_model"
+
+
 class OutOfMemoryError(RetryableJobError):
     """Raised when decoding or the engine ran out of memory."""
 
@@ -298,5 +306,6 @@ JOB_ERRORS: dict[str, type[JobFailedError]] = {
         DeadlineExceededError,
         JobCancelledError,
         AttemptsExhaustedError,
+        ModelUnavailableError,
     )
 }

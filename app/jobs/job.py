@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
+
 
 class JobState(StrEnum):
     """The states of a job.
@@ -152,6 +154,7 @@ class Submission:
     priority: Priority = Priority.INTERACTIVE
     content: str = ""
     is_fresh: bool = False
+    options: AnswerOptions = DEFAULT_OPTIONS
 
 
 class Reception(IntEnum):
@@ -185,13 +188,14 @@ class Claim:
     """A worker process's right to finish one job, good while ``attempt`` is the job's latest.
 
     ``patience_ms``: how long after the claim the deadline is; ``None`` without one. ``retries``:
-    how often the job was put off so far.
+    how often the job was put off so far. ``options``: how its answer shall look.
     """
 
     job_id: str
     attempt: int
     patience_ms: int | None = None
     retries: int = 0
+    options: AnswerOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import redis
 
 from app.core import keys
 from app.core.config import Settings
+from app.jobs.answer_options import parse_options
 from app.jobs.job import TERMINAL_STATES, Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.script import Rules, render_script
 
@@ -65,12 +66,16 @@ class RedisLedger:
         """
         about = [answer.model, answer.version, answer.engine, answer.identity]
         ended, given = self._turn(args=[holder, wanted, *about, *_words(outcomes)])
-        fields = (given[position::4] for position in range(4))
+        fields = (given[position::5] for position in range(5))
         claims = [
             Claim(
-                job_id.decode(), int(attempt), None if patience < 0 else int(patience), int(retries)
+                job_id.decode(),
+                int(attempt),
+                None if patience < 0 else int(patience),
+                int(retries),
+                parse_options(options.decode()),
             )
-            for job_id, attempt, patience, retries in zip(*fields, strict=True)
+            for job_id, attempt, patience, retries, options in zip(*fields, strict=True)
         ]
         return Turn(_decode(ended), claims)
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 import redis.asyncio
@@ -16,6 +17,7 @@ from app.core.config import Settings
 from app.core.errors import ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
@@ -114,12 +116,14 @@ class JobService:
         priority: Priority = Priority.INTERACTIVE,
         content: str = "",
         is_fresh: bool = False,
+        options: AnswerOptions = DEFAULT_OPTIONS,
     ) -> tuple[Reception, Job | None]:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
-        ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content`` and
-        ``is_fresh`` as in :class:`Submission`. Returns what became of it, and its record if it was
-        waited for. Raises :class:`QueueFullError` when there is no room; the upload is erased then.
+        ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content``,
+        ``is_fresh`` and ``options`` as in :class:`Submission`. Returns what became of it, and its
+        record if it was waited for. Raises :class:`QueueFullError` when there is no room; the
+        upload is erased then.
         """
         try:
             upload_bytes = await upload.commit()
@@ -137,6 +141,7 @@ class JobService:
             priority=priority,
             content=content,
             is_fresh=is_fresh,
+            options=options,
         )
         if not wait_seconds:
             return await self._accept(submission, upload), None
@@ -184,6 +189,15 @@ class JobService:
     async def erase_job(self, job_id: UUID, owner: str) -> None:
         """As :meth:`Withdrawals.erase`."""
         await self._withdrawals.erase(str(job_id), owner)
+
+    async def list_models(self) -> list[str]:
+        """The names of the models that workers run now."""
+
+        async def read() -> list[Heartbeat]:
+            names = cast(list[bytes], await self._redis.zrange(keys.WORKERS, 0, -1))
+            return await self._read_heartbeats([name.decode() for name in names])
+
+        return sorted({worker.model for worker in await self._guard.call(read)})
 
     async def get_health(self, timeout_seconds: float) -> ServiceHealth:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""

@@ -15,6 +15,7 @@ from app.core.config import Settings
 from app.core.errors import (
     DeadlineExceededError,
     JobFailedError,
+    ModelUnavailableError,
     OutOfMemoryError,
     PayloadLostError,
     RetryableJobError,
@@ -271,6 +272,8 @@ class BatchClassifier:
     def _decode(self, batch: _Batch, claim: Claim, payload: bytes | None) -> Pixels:
         if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:
             raise DeadlineExceededError()
+        if claim.options.model not in ("", self._answer.model):
+            raise ModelUnavailableError()
         if payload is None:
             raise PayloadLostError()
         try:
@@ -282,7 +285,9 @@ class BatchClassifier:
         if not decoded:
             return []
         try:
-            answers = self._model.classify([image for _, image in decoded])
+            answers = self._model.classify(
+                [image for _, image in decoded], [claim.options for claim, _ in decoded]
+            )
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:
