@@ -143,7 +143,8 @@ class Submission:
 
     ``patience_ms``: until its deadline; 0 for none. ``is_watched``: the sender wants to hear of its
     end. ``content``: the digest by which jobs share their answer, empty if it shall not;
-    ``is_fresh``: it takes none, but may give one.
+    ``is_fresh``: it takes none, but may give one. ``key_name``: of the idempotency key that is to
+    be bound to the job, if any; ``fingerprint``: tells what was sent under it.
     """
 
     job_id: str
@@ -155,6 +156,8 @@ class Submission:
     content: str = ""
     is_fresh: bool = False
     options: AnswerOptions = DEFAULT_OPTIONS
+    key_name: str = ""
+    fingerprint: str = ""
 
 
 class Reception(IntEnum):
@@ -168,6 +171,8 @@ class Reception(IntEnum):
     """It is completed: the same content was classified before."""
     JOINED = 3
     """It ends with another job of the same content, or takes its own turn if that one fails."""
+    TAKEN = 4
+    """Another job has its idempotency key by now."""
 
 
 @dataclass(frozen=True, slots=True)
