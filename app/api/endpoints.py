@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from app.api import documentation, upload_documentation
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
+from app.api.entity_tags import is_known
 from app.api.idempotency import replay
 from app.api.job_answers import create_accepted, create_end
 from app.api.job_documents import describe
@@ -72,7 +73,10 @@ async def _accept(request: Request, terms: UploadTerms, job_id: UUID, key_name: 
 @router.get("/status/{job_id}", **documentation.STATUS)
 async def get_status(request: Request) -> Response:
     job, wait_seconds = await _find_job(request)
-    return create_answer(describe(job), headers=name_applied(wait_seconds))
+    headers = {"ETag": f'"{job.version}"'} | name_applied(wait_seconds)
+    if is_known(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return create_answer(describe(job), headers=headers)
 
 
 @router.get("/result/{job_id}", **documentation.RESULT)

@@ -102,6 +102,12 @@ class MethodNotAllowedError(ServiceError):
     status, code, title = 405, "method-not-allowed", "Method not allowed"
     detail = "This address does not take this method. The Allow header names those it takes."
 
+    def __init__(self, *, headers: dict[str, str]) -> None:
+        methods = {method.strip() for method in headers.get("Allow", "").split(",")}
+        if "GET" in methods:
+            methods.add("HEAD")
+        super().__init__(headers=headers | {"Allow": ", ".join(sorted(methods))})
+
 
 class FileTooLargeError(ServiceError):
     """Raised when an upload outgrows MAX_FILE_SIZE."""

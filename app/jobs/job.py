@@ -132,6 +132,22 @@ class Job:
         predictions: list[dict[str, Any]] = json.loads(self.predictions_json or "[]")
         return predictions
 
+    @property
+    def version(self) -> str:
+        """Another one whenever what is shown of the job is another; the same in every process."""
+        return f"{self.updated_ms}-{self.attempts}-{self.progress}-{self.state}"
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """Where it is on its way, to tell which of two records is newer: Redis's clock, which may
+        be set back, could not. Only an operator who retries a dead letter makes it smaller."""
+        if self.has_ended():
+            return self.attempts, 2, 0
+        if self.state is JobState.PROCESSING:
+            return self.attempts, 0, self.progress
+        # The attempt that a pending job's record counts is behind it.
+        return self.attempts, 1, 0
+
     def has_ended(self) -> bool:
         """Whether its state is terminal."""
         return self.state in TERMINAL_STATES

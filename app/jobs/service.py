@@ -23,7 +23,7 @@ from app.jobs.grouped_calls import GroupedCall
 from app.jobs.idempotency import IdempotencyKeys
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
-from app.jobs.live_channel import LiveChannel
+from app.jobs.live_channel import Follower, LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
 from app.jobs.redis_guard import RedisGuard
@@ -205,6 +205,25 @@ class JobService:
             return await self._read_heartbeats([name.decode() for name in names])
 
         return sorted({worker.model for worker in await self._guard.call(read)})
+
+    def follow(self, job_id: str, follower: Follower) -> None:
+        """Tell ``follower`` of each change of a job, once :meth:`look` was called for it."""
+        self._live.follow(job_id, follower)
+
+    def unfollow(self, job_id: str) -> None:
+        """Tell the job's follower nothing more."""
+        self._live.unfollow(job_id)
+
+    async def look(self, job_id: str) -> Job:
+        """The record of a job that is followed. Raises as :meth:`get_job`."""
+        job = await self._live.look(job_id)
+        if job is None:
+            raise await self._withdrawals.explain_absence(job_id)
+        return job
+
+    def stop_waiting(self) -> None:
+        """The server stops: whoever waits for the end of a job has it as it is."""
+        self._live.give_up()
 
     async def get_health(self, timeout_seconds: float) -> ServiceHealth:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""
