@@ -19,7 +19,7 @@ from app.jobs.ledger import RedisLedger
 from benchmarks.event_crowd import EventCrowd, allow_files
 from benchmarks.ledger_driver import create_settings
 from benchmarks.participants import Session
-from benchmarks.processes import Server, ServerError
+from benchmarks.processes import Server, ServerError, cpu_seconds
 from benchmarks.results import Row
 from benchmarks.scale import run_redis
 from benchmarks.service import START_SECONDS, ask
@@ -109,17 +109,19 @@ def _measure_crowd(bench: _Bench) -> Row:
         crowd.grow(LISTENERS - _WARM_UP)
         opened, after = time.perf_counter() - started, bench.memory_bytes()
         claim = bench.claim()
-        delays = []
+        delays, cpu_before = [], cpu_seconds([bench.api])
         for progress, stage in _STEPS.items():
             report = partial(bench.ledger.report_progress, [claim], progress, stage)
             delays += crowd.time_change(report, progress)
         delays += crowd.time_change(partial(bench.complete, claim), 100)
+        spent = cpu_seconds([bench.api]) - cpu_before
     delays.sort()
     return {
         "listeners": LISTENERS,
         "events": len(delays),
         "opened_per_second": (LISTENERS - _WARM_UP) / opened,
         "kilobytes": (after - before) / 1024 / (LISTENERS - _WARM_UP),
+        "cpu_us": spent * 1e6 / len(delays),
         "p50_ms": delays[len(delays) // 2] * 1000,
         "p99_ms": delays[int(len(delays) * 0.99)] * 1000,
         "max_ms": delays[-1] * 1000,
