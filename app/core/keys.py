@@ -6,6 +6,9 @@ JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL af
 HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
 PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis);
 # expires until the job is accepted, and with a dead letter
+JOBS = PREFIX + "jobs:"  # + owner: sorted set of job ids by when they came, in µs; those of expired
+# records stay for a while
+OWNERS = PREFIX + "owners"  # sorted set of owners with such a list by when it was last swept, in ms
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
@@ -41,6 +44,11 @@ BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two
 def job(job_id: str) -> str:
     """The key of a job's record."""
     return JOB + job_id
+
+
+def jobs(owner: str) -> str:
+    """The key of the list of an owner's jobs."""
+    return JOBS + owner
 
 
 def holder(name: str) -> str:

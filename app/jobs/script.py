@@ -16,6 +16,8 @@ _KEY_NAMES = (
     "JOB",
     "HOLDER",
     "PAYLOAD",
+    "JOBS",
+    "OWNERS",
     "LIVE",
     "WORKER",
     "QUEUE",
@@ -92,7 +94,7 @@ class Rules:
 
 # What comes before a script: before all, and before some.
 _COMMON_PARTS = ("prelude", "sharing", "ending")
-_PARTS = {"turn": ("finishing", "claiming")}
+_PARTS = {"turn": ("finishing", "claiming"), "submit": ("accepting",)}
 
 
 @cache

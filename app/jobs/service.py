@@ -20,6 +20,7 @@ from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
+from app.jobs.job_lists import JobLists
 from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
@@ -81,6 +82,7 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
+        self.job_lists = JobLists(client, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
 
     async def run(self) -> None:
