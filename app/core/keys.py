@@ -9,6 +9,10 @@ PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD
 JOBS = PREFIX + "jobs:"  # + owner: sorted set of job ids by when they came, in µs; those of expired
 # records stay for a while
 OWNERS = PREFIX + "owners"  # sorted set of owners with such a list by when it was last swept, in ms
+BATCH = PREFIX + "batch:"  # + batch id: hash, the batch's record with its jobs counted by state;
+# expires, with what is below, RESULT_TTL after its last job ended
+BATCH_JOBS = PREFIX + "batch-jobs:"  # + batch id: list of its jobs' ids in the sender's order
+BATCH_ENDED = PREFIX + "batch-ended:"  # + batch id: list of those that ended, in that order
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
@@ -49,6 +53,16 @@ def job(job_id: str) -> str:
 def jobs(owner: str) -> str:
     """The key of the list of an owner's jobs."""
     return JOBS + owner
+
+
+def batch(batch_id: str) -> str:
+    """The key of a batch's record."""
+    return BATCH + batch_id
+
+
+def batch_ended(batch_id: str) -> str:
+    """The key of the list of a batch's jobs that ended."""
+    return BATCH_ENDED + batch_id
 
 
 def holder(name: str) -> str:

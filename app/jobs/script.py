@@ -18,6 +18,9 @@ _KEY_NAMES = (
     "PAYLOAD",
     "JOBS",
     "OWNERS",
+    "BATCH",
+    "BATCH_JOBS",
+    "BATCH_ENDED",
     "LIVE",
     "WORKER",
     "QUEUE",
@@ -94,7 +97,7 @@ class Rules:
 
 # What comes before a script: before all, and before some.
 _COMMON_PARTS = ("prelude", "sharing", "ending")
-_PARTS = {"turn": ("finishing", "claiming"), "submit": ("accepting",)}
+_PARTS = {"turn": ("finishing", "claiming"), "submit": ("accepting",), "batch": ("accepting",)}
 
 
 @cache

@@ -20,7 +20,7 @@ end
 
 local function write(id, record, owner)
   local optional = {}
-  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content'}) do
+  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'batch', 'name', 'label'}) do
     if record[field] then
       optional[#optional + 1] = field
       optional[#optional + 1] = record[field]
@@ -40,7 +40,7 @@ local function write(id, record, owner)
 end
 
 -- Queue a job, unless another of the same content saves the work.
-local function accept(id, owner, record, content, is_fresh)
+local function queue_or_share(id, owner, record, content, is_fresh)
   local answered = content and not is_fresh and find_answered(content, now)
   local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
   if answered then
@@ -59,4 +59,18 @@ local function accept(id, owner, record, content, is_fresh)
   end
   redis.call('RPUSH', queue_of(record.bulk), id)
   return ACCEPTED
+end
+
+local function accept(id, owner, record, content, is_fresh)
+  local verdict = queue_or_share(id, owner, record, content, is_fresh)
+  if content then
+    counts[verdict] = (counts[verdict] or 0) + 1
+  end
+  return verdict
+end
+
+local function write_counts()
+  for verdict, count in pairs(counts) do
+    redis.call('HINCRBY', CACHE_COUNTS, verdict, count)
+  end
 end

@@ -18,15 +18,10 @@ for i = 2, #ARGV, 8 do
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
     }
     verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
-    if content then
-      counts[verdict] = (counts[verdict] or 0) + 1
-    end
   end
   reply[#reply + 1] = verdict
 end
-for verdict, count in pairs(counts) do
-  redis.call('HINCRBY', CACHE_COUNTS, verdict, count)
-end
+write_counts()
 -- A repetition writes nothing: it must be answered even by a Redis that has become full since.
 if accepted > 0 then
   conclude()
