@@ -13,6 +13,8 @@ BATCH = PREFIX + "batch:"  # + batch id: hash, the batch's record with its jobs 
 # expires, with what is below, RESULT_TTL after its last job ended
 BATCH_JOBS = PREFIX + "batch-jobs:"  # + batch id: list of its jobs' ids in the sender's order
 BATCH_ENDED = PREFIX + "batch-ended:"  # + batch id: list of those that ended, in that order
+ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job and whose it was;
+# expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
@@ -63,6 +65,11 @@ def batch(batch_id: str) -> str:
 def batch_ended(batch_id: str) -> str:
     """The key of the list of a batch's jobs that ended."""
     return BATCH_ENDED + batch_id
+
+
+def erased(job_id: str) -> str:
+    """The key of what is left of an erased job."""
+    return ERASED + job_id
 
 
 def holder(name: str) -> str:

@@ -7,7 +7,13 @@ from typing import Self
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import DeadlineExceededError, JobFailedError, TimedOutError, WorkerLostError
+from app.core.errors import (
+    DeadlineExceededError,
+    JobCancelledError,
+    JobFailedError,
+    TimedOutError,
+    WorkerLostError,
+)
 from app.jobs.doorbell import BELL_ID, render_message
 from app.jobs.job import render_error
 
@@ -21,6 +27,7 @@ _KEY_NAMES = (
     "BATCH",
     "BATCH_JOBS",
     "BATCH_ENDED",
+    "ERASED",
     "LIVE",
     "WORKER",
     "QUEUE",
@@ -52,6 +59,7 @@ _ERRORS: dict[str, type[JobFailedError]] = {
     "WORKER_LOST": WorkerLostError,
     "TIMED_OUT": TimedOutError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "JOB_CANCELLED": JobCancelledError,
 }
 
 

@@ -20,7 +20,7 @@ end
 
 local function write(id, record, owner)
   local optional = {}
-  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'batch', 'name', 'label'}) do
+  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'options', 'batch', 'name', 'label'}) do
     if record[field] then
       optional[#optional + 1] = field
       optional[#optional + 1] = record[field]

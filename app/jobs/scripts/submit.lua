@@ -1,11 +1,12 @@
 -- Accept jobs: each once, however often it is sent, while there is room.
 -- ARGV: the sending process's channel, then for each job id, owner, upload's bytes, ms until its
 -- deadline or 0, whether the process wants to hear of its end (1 or 0), whether it is bulk (1 or 0),
--- the digest of its content or '', whether it must be classified anew (1 or 0), …
+-- the digest of its content or '', whether it must be classified anew (1 or 0), how its answer shall
+-- look or '', …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
 -- became of it, as in app.jobs.job.Reception}
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
-for i = 2, #ARGV, 8 do
+for i = 2, #ARGV, 9 do
   local id, size, patience = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
   local verdict = REFUSED
@@ -16,6 +17,7 @@ for i = 2, #ARGV, 8 do
     local record = {
       attempts = 0, progress = 0, size = size, deadline = patience > 0 and now + patience,
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
+      options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
     verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
   end
