@@ -13,7 +13,16 @@ from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from app.api import dead_letters, documentation, endpoints, health, job_list, jobs, problems
+from app.api import (
+    batches,
+    dead_letters,
+    documentation,
+    endpoints,
+    health,
+    job_list,
+    jobs,
+    problems,
+)
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import allow_origins
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
@@ -68,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as they are instead of included, which costs every request a second match.
         routes=[
             route
-            for module in (endpoints, jobs, job_list, health, dead_letters, problems)
+            for module in (endpoints, jobs, job_list, batches, health, dead_letters, problems)
             for route in module.router.routes
         ],
         lifespan=lifespan,

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from app.api import problems
 from app.api.version_prefix import PREFIX
 from app.core.errors import (
+    IMAGE_ERRORS,
     AttemptsExhaustedError,
     DeadlineExceededError,
     InternalError,
@@ -55,6 +56,7 @@ to do, and its `request_id`, also in the `X-Request-ID` header, finds the reques
 
 TAGS = [
     {"name": "classification", "description": "Submit an image, follow its job, fetch its result."},
+    {"name": "batches", "description": "Many images in one request, followed and read as one."},
     {"name": "health", "description": "How the service is."},
     {
         "name": "administration",
@@ -201,6 +203,7 @@ RESULT: dict[str, Any] = {
     | problem_responses(
         JobNotFoundError,
         JobErasedError,
+        *IMAGE_ERRORS,
         *JOB_ERRORS,
         ServiceUnavailableError,
     ),

@@ -105,7 +105,15 @@ class Rules:
 
 # What comes before a script: before all, and before some.
 _COMMON_PARTS = ("prelude", "sharing", "ending")
-_PARTS = {"turn": ("finishing", "claiming"), "submit": ("accepting",), "batch": ("accepting",)}
+_PARTS = {
+    "turn": ("finishing", "claiming"),
+    "submit": ("accepting",),
+    "batch": ("accepting",),
+    "cancel": ("withdrawing",),
+    "erase": ("withdrawing",),
+    "cancel_batch": ("withdrawing",),
+    "erase_batch": ("withdrawing",),
+}
 
 
 @cache

@@ -1,11 +1,12 @@
 -- Accept the images of a batch: all of them or, where there is no room for all, none.
--- ARGV: batch id, owner, whether all must be classified anew (1 or 0), then for each job id, upload's
--- bytes, the digest of its content or '', its file's name or '', the sender's label or '', the error of
+-- ARGV: batch id, owner, whether all must be classified anew (1 or 0), how the answers shall look or
+-- '', then for each job id, upload's bytes, the digest of its content or '', its file's name or '', the sender's label or '', the error of
 -- an image that was refused on its way or '', …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', whether they were accepted
 -- (1 or 0), ids of jobs that have ended: their uploads can go …}
 local batch, owner, is_fresh = ARGV[1], ARGV[2], ARGV[3] == '1'
-local WORDS = 6
+local options = ARGV[4] ~= '' and ARGV[4]
+local FIRST, WORDS = 5, 6
 local rate = redis.call('HGET', DRAIN, 'rate') or ''
 
 if redis.call('EXISTS', BATCH .. batch) == 1 then
@@ -13,7 +14,7 @@ if redis.call('EXISTS', BATCH .. batch) == 1 then
 end
 
 local more_to_do, more_to_keep = 0, 0
-for i = 4, #ARGV, WORDS do
+for i = FIRST, #ARGV, WORDS do
   if ARGV[i + 5] == '' then
     more_to_do, more_to_keep = more_to_do + 1, more_to_keep + ARGV[i + 1]
   end
@@ -27,12 +28,12 @@ local function given(word)
 end
 
 local ids = {}
-redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', now, 'total', (#ARGV - 3) / WORDS)
-for i = 4, #ARGV, WORDS do
+redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', now, 'total', (#ARGV - FIRST + 1) / WORDS)
+for i = FIRST, #ARGV, WORDS do
   local id, failure = ARGV[i], given(ARGV[i + 5])
   local record = {
     attempts = 0, progress = 0, size = failure and 0 or tonumber(ARGV[i + 1]), bulk = '1',
-    batch = batch, name = given(ARGV[i + 3]), label = given(ARGV[i + 4]),
+    options = options, batch = batch, name = given(ARGV[i + 3]), label = given(ARGV[i + 4]),
   }
   if failure then
     write(id, record, owner)
