@@ -22,10 +22,13 @@ from app.api import (
     job_list,
     jobs,
     problems,
+    status_events,
 )
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import allow_origins
+from app.api.event_feeds import EventFeeds
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
+from app.api.stop_signals import call_at_stop_signal
 from app.api.version_prefix import VersionPrefixMiddleware
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
@@ -34,6 +37,17 @@ from app.core.redis_client import create_async_client, find_policy_warning
 from app.jobs.service import JobService
 
 logger = logging.getLogger(__name__)
+
+_ROUTED = (
+    endpoints,
+    status_events,
+    jobs,
+    job_list,
+    batches,
+    health,
+    dead_letters,
+    problems,
+)
 
 
 def _end_if_failed(background: "asyncio.Task[None]") -> None:
@@ -44,6 +58,12 @@ def _end_if_failed(background: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+async def _run(service: JobService, feeds: EventFeeds) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.run())
+        group.create_task(feeds.run())
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what requests share, close it when the server stops."""
@@ -51,7 +71,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
     service = app.state.service = JobService(client, settings)
-    background = asyncio.create_task(service.run())
+    feeds = app.state.status_feeds = EventFeeds(status_events.JobSource(service))
+    background = asyncio.create_task(_run(service, feeds))
     background.add_done_callback(_end_if_failed)
     try:
         warning = find_policy_warning(await client.info("memory"))
@@ -60,7 +81,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     except RedisError as error:
         # Not fatal: the API answers 503 until Redis is there.
         logger.warning("Redis is not reachable yet: %s", error)
-    yield
+
+    def stop_waiting() -> None:
+        feeds.stop()
+        service.stop_waiting()
+
+    with call_at_stop_signal(stop_waiting):
+        yield
     background.cancel()
     await client.aclose()
 
@@ -75,11 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=documentation.TAGS,
         redirect_slashes=False,
         # Given as they are instead of included, which costs every request a second match.
-        routes=[
-            route
-            for module in (endpoints, jobs, job_list, batches, health, dead_letters, problems)
-            for route in module.router.routes
-        ],
+        routes=[route for module in _ROUTED for route in module.router.routes],
         lifespan=lifespan,
     )
     app.state.settings = settings

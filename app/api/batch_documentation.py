@@ -106,8 +106,8 @@ def _links(*operations: str) -> dict[str, Any]:
 SUBMIT: dict[str, Any] = {
     "summary": "Submit a batch",
     "description": f"Up to {MOST_IMAGES:,} images in one request, which wait as `bulk` jobs. All "
-    "are accepted or, where there is no room for all, none. An image that is refused does not refuse "
-    "the others: its job is there and has failed.",
+    "are accepted or, where there is no room for all, none. An image that is refused does not "
+    "refuse the others: its job is there and has failed.",
     "response_description": "The batch is accepted and durable.",
     "response_model": BatchAccepted,
     "openapi_extra": {"parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL], "requestBody": _BODY},

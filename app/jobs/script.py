@@ -28,6 +28,7 @@ _KEY_NAMES = (
     "BATCH_JOBS",
     "BATCH_ENDED",
     "ERASED",
+    "IDEMPOTENCY",
     "LIVE",
     "WORKER",
     "QUEUE",
