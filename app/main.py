@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from app.api import dead_letters, documentation, endpoints, health, problems
+from app.api import dead_letters, documentation, endpoints, health, problems, web_page
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as they are instead of included, which costs every request a second match.
         routes=[
             route
-            for module in (endpoints, health, dead_letters, problems)
+            for module in (endpoints, health, dead_letters, web_page, problems)
             for route in module.router.routes
         ],
         lifespan=lifespan,

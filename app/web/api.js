@@ -1,0 +1,92 @@
+// The service's public API, as far as the page needs it. Addresses are relative to the page, so that
+// it works behind a proxy that serves it under some path.
+
+// A whole upload of 10 MiB over a slow line takes this long; everything else is over much sooner.
+const UPLOAD_MILLISECONDS = 180_000;
+const ANSWER_MILLISECONDS = 15_000;
+
+/** No answer came: the network, the service or something between them is away. */
+export class ConnectionError extends Error {}
+
+/** The service's own words on what went wrong (application/problem+json). */
+export class Problem extends Error {
+  constructor(status, document, retryAfter) {
+    super(document.detail);
+    this.status = status;
+    this.code = document.code;
+    this.title = document.title;
+    this.detail = document.detail;
+    this.retryAfterSeconds = retryAfter;
+  }
+}
+
+/** The absolute address of a path of the API. */
+export const address = (path) => new URL(path, document.baseURI).href;
+
+async function ask(method, path, options = {}, milliseconds = ANSWER_MILLISECONDS) {
+  let response, body;
+  try {
+    response = await fetch(address(path), {
+      method, cache: "no-store", signal: AbortSignal.timeout(milliseconds), ...options,
+    });
+    body = await response.text();
+  } catch (error) {
+    throw new ConnectionError(error.message);
+  }
+  let document = null;
+  try {
+    document = body ? JSON.parse(body) : null;
+  } catch {
+    // A proxy's page, not the service: as good as no answer.
+  }
+  if (response.ok) return document;
+  if (!document?.code) throw new ConnectionError(`status ${response.status}`);
+  throw new Problem(response.status, document, Number(response.headers.get("Retry-After")) || 0);
+}
+
+/** Submit an image; however often it is sent with one key, there is one job. Gives its id. */
+export async function submit(image, name, key) {
+  const body = new FormData();
+  body.append("file", image, name);
+  const headers = { "Idempotency-Key": `"${key}"` };
+  const accepted = await ask("POST", "classify", { body, headers }, UPLOAD_MILLISECONDS);
+  if (!accepted) throw new ConnectionError("no answer of the service");
+  return accepted.job_id;
+}
+
+/** Where the job is: `{status, progress, stage}`. */
+export const getStatus = (id) => ask("GET", `status/${id}`);
+
+/** The predictions of a completed job; a failed one throws its problem. */
+export const getResult = (id) => ask("GET", `result/${id}`);
+
+/** Cancel the job: gives its status afterwards, which is still `processing` while a worker has it. */
+export const cancel = (id) => ask("POST", `jobs/${id}/cancel`);
+
+/** Erase the job, its upload and its result. */
+export const erase = (id) => ask("DELETE", `jobs/${id}`);
+
+/** The job's status now and after each change, as server-sent events named `status`. */
+export const openEvents = (id) => new EventSource(address(`status/${id}/events`));
+
+/** How the service is, with or without Redis. */
+export async function getHealth() {
+  try {
+    const response = await fetch(address("health"), {
+      cache: "no-store", signal: AbortSignal.timeout(ANSWER_MILLISECONDS),
+    });
+    return await response.json();
+  } catch (error) {
+    throw new ConnectionError(error.message);
+  }
+}
+
+/** Whether the service answers at all. */
+export async function isReachable() {
+  try {
+    const signal = AbortSignal.timeout(5_000);
+    return (await fetch(address("health/live"), { cache: "no-store", signal })).ok;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,179 @@
+// The page: what comes in, what is shown, what is remembered.
+
+import { Card, curlCommand } from "./card.js";
+import { Connection } from "./connection.js";
+import { watchHealth } from "./health.js";
+import * as history from "./history.js";
+import { createItem, hasEnded } from "./item.js";
+import { makeThumbnail } from "./thumbnail.js";
+import { Work } from "./work.js";
+
+const find = (id) => document.getElementById(id);
+const list = find("list");
+
+const cards = new Map(); // item to card, the newest first
+const connection = new Connection();
+const work = new Work(connection, show);
+
+// --- What is shown ------------------------------------------------------------------------------
+
+function show(item) {
+  cards.get(item).update(connection.isUp);
+  if (item.id) history.save(item);
+  if (hasEnded(item)) tell(item);
+  summarize();
+}
+
+/** Place cards of `items` above all others. */
+function place(items) {
+  const fragment = document.createDocumentFragment();
+  for (const item of items) {
+    const card = new Card(item, act);
+    cards.set(item, card);
+    card.update(connection.isUp);
+    fragment.append(card.element);
+  }
+  list.prepend(fragment);
+  summarize();
+}
+
+function summarize() {
+  const items = [...cards.keys()];
+  const ended = items.filter(hasEnded).length;
+  find("work").hidden = !items.length;
+  find("nothing").hidden = Boolean(items.length);
+  find("clear").hidden = !ended;
+  find("count").textContent =
+    ended === items.length ? `${items.length}` : `${ended} of ${items.length} done`;
+}
+
+// What screen readers say: the latest news, and of many at once how many there were.
+let news = [];
+function tell(item) {
+  const best = item.predictions?.[0];
+  const words = best
+    ? `${best.class_name}, ${Math.round(best.confidence * 100)} percent`
+    : item.problem?.title ?? item.state;
+  news.push(`${item.name}: ${words}`);
+  if (news.length > 1) return;
+  setTimeout(() => {
+    find("news").textContent = news.length > 3 ? `${news.length} images done` : news.join(". ");
+    news = [];
+  }, 400);
+}
+
+connection.addEventListener("change", () => {
+  const banner = find("connection");
+  banner.hidden = connection.isUp;
+  banner.textContent = connection.isUp
+    ? ""
+    : "Connection lost. Nothing is lost: this page goes on by itself as soon as the service is there.";
+  for (const card of cards.values()) card.update(connection.isUp);
+  if (connection.isUp) find("news").textContent = "The connection is back.";
+});
+
+// --- What comes in ------------------------------------------------------------------------------
+
+async function add(files) {
+  if (!files.length) return;
+  const at = Date.now();
+  const items = [...files].map((file, index) => createItem(file, at, index));
+  place(items);
+  work.add(items);
+  for (const item of items) {
+    item.thumbnail = await makeThumbnail(item.file);
+    if (!item.isRemoved) {
+      cards.get(item).update(connection.isUp);
+      if (item.id) history.save(item);
+    }
+  }
+}
+
+find("files").addEventListener("change", (event) => {
+  add(event.target.files);
+  event.target.value = ""; // so that the same file can be chosen again
+});
+
+document.addEventListener("paste", (event) => add(event.clipboardData.files));
+
+const hasFiles = (event) => event.dataTransfer.types.includes("Files");
+let depth = 0; // dragging over a child leaves its parent
+addEventListener("dragenter", (event) => {
+  if (hasFiles(event)) document.body.classList.toggle("dragging", ++depth > 0);
+});
+addEventListener("dragleave", (event) => {
+  if (hasFiles(event)) document.body.classList.toggle("dragging", --depth > 0);
+});
+addEventListener("dragover", (event) => {
+  if (hasFiles(event)) event.preventDefault();
+});
+addEventListener("drop", (event) => {
+  depth = 0;
+  document.body.classList.remove("dragging");
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  add(event.dataTransfer.files);
+});
+
+addEventListener("beforeunload", (event) => {
+  if (work.hasUnsent) event.preventDefault();
+});
+
+// --- What can be done ---------------------------------------------------------------------------
+
+function act(name, item) {
+  if (name === "cancel") work.cancel(item);
+  else if (name === "retry") work.retry(item);
+  else if (name === "copy") copy(curlCommand(item));
+  else remove([item]);
+}
+
+function remove(items) {
+  const gone = items.map((item) => cards.get(item).element);
+  const next = gone.at(-1).nextElementSibling ?? gone[0].previousElementSibling;
+  for (const item of items) {
+    work.remove(item);
+    cards.delete(item);
+  }
+  for (const element of gone) element.remove();
+  history.forget(items.map((item) => item.key));
+  summarize();
+  if (next?.isConnected) next.focus();
+  else if (cards.size) find("images").focus();
+  else find("files").focus();
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text); // over HTTPS and on localhost alone
+    find("news").textContent = "Copied.";
+    flash("Copied");
+  } catch {
+    find("command-text").value = text;
+    find("command").showModal();
+    find("command-text").select();
+  }
+}
+
+let flashTimer = 0;
+function flash(text) {
+  const element = find("flash");
+  element.textContent = text;
+  element.classList.add("shown");
+  clearTimeout(flashTimer);
+  flashTimer = setTimeout(() => element.classList.remove("shown"), 1600);
+}
+
+find("clear").addEventListener("click", () => find("question").showModal());
+find("question").addEventListener("close", (event) => {
+  const ended = [...cards.keys()].filter(hasEnded);
+  if (event.target.returnValue === "yes" && ended.length) remove(ended);
+  event.target.returnValue = "no";
+});
+
+// --- What was before ----------------------------------------------------------------------------
+
+const remembered = history.load();
+place(remembered);
+work.follow(remembered.filter((item) => !hasEnded(item)).reverse());
+watchHealth(connection);
