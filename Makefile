@@ -40,6 +40,7 @@ check: $(INSTALLED_DEV) ## Formatting, style, types, import rules
 
 docs: $(INSTALLED_DEV) ## Write the pages that are generated from the code and the tests
 	@$(BIN)/python -m app.core.config_reference
+	@$(BIN)/python -m app.openapi_document
 	@$(BIN)/python -m tests.inputs
 
 clean: ## Remove the virtual environment and caches; the data folder stays

@@ -14,7 +14,10 @@ from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from app.api import dead_letters, documentation, endpoints, health, problems, web_page
+from app.api.compression import CompressionMiddleware
+from app.api.cross_origin import allow_origins
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
+from app.api.version_prefix import VersionPrefixMiddleware
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
 from app.core.logs import configure_logging
@@ -75,10 +78,14 @@ def create_app(settings: Settings) -> FastAPI:
     documentation.install_openapi(app)
     # Instead of FastAPI's own stack, which costs every request three layers more: error pages and a
     # body limit, which are this middleware's and the upload's own here, and telemetry.
-    app.middleware_stack = RequestContextMiddleware(
-        ExceptionMiddleware(AsyncExitStackMiddleware(app.router), handlers=app.exception_handlers),
+    answering = ExceptionMiddleware(
+        AsyncExitStackMiddleware(app.router), handlers=app.exception_handlers
+    )
+    named = RequestContextMiddleware(
+        VersionPrefixMiddleware(CompressionMiddleware(answering)),
         create_internal_error=lambda: problems.create_problem_response(InternalError()),
     )
+    app.middleware_stack = allow_origins(named, settings.cors)
     return app
 
 

@@ -95,6 +95,6 @@ def render_pace(results: Results) -> str:
     )
     return (
         "The bars in milliseconds were set on a faster machine: the peers' bare loop took "
-        f"{_BARS_LOOP_MS} ms of CPU an image there, and {here:.1f} here. In that machine's time row 5 "
-        f"is {row_5:.2f} ms, and the median of row 4 {row_4:.1f} ms."
+        f"{_BARS_LOOP_MS} ms of CPU an image there, and {here:.1f} here. In that machine's time "
+        f"row 5 is {row_5:.2f} ms, and the median of row 4 {row_4:.1f} ms."
     )

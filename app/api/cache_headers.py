@@ -1,9 +1,8 @@
 """What requests and answers say of the result cache (RFC 9111, RFC 9211)."""
 
-from urllib.request import parse_http_list
-
 from starlette.requests import Request
 
+from app.api.header_lists import list_items
 from app.core.config import Settings
 from app.jobs.job import Reception
 
@@ -36,10 +35,5 @@ def read_cache_use(request: Request, settings: Settings) -> CacheUse:
     """``Cache-Control: no-cache`` asks for a new answer, ``no-store`` for one of its own."""
     if not settings.result.cache_entries:
         return CacheUse(shares=False, is_fresh=False)
-    lines = request.headers.getlist("cache-control")
-    directives = {
-        directive.partition("=")[0].strip().lower()
-        for line in lines
-        for directive in parse_http_list(line)
-    }
+    directives = {name for name, _ in list_items(request, "cache-control")}
     return CacheUse(shares="no-store" not in directives, is_fresh="no-cache" in directives)

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api import problems
+from app.api.version_prefix import PREFIX
 from app.core.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
@@ -211,6 +212,12 @@ _SECURITY_SCHEMES = {
 }
 
 
+_SERVERS: list[dict[str, Any]] = [
+    {"url": PREFIX, "description": "This version of the contract."},
+    {"url": "/", "description": "The same, by the specification's bare paths."},
+]
+
+
 def install_openapi(app: FastAPI) -> None:
     """Complete the generated schema with what FastAPI can't know: problems, the admin token."""
 
@@ -222,6 +229,7 @@ def install_openapi(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
                 tags=app.openapi_tags,
+                servers=_SERVERS,
             )
             components = schema.setdefault("components", {})
             components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()

@@ -20,6 +20,7 @@ from app.api.job_documents import describe, render_result
 from app.api.preferences import name_applied, read_priority, read_wait_seconds
 from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
+from app.api.version_prefix import link_to
 from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
 from app.jobs.content import ContentDigest
 from app.jobs.job import Job, JobState, Reception
@@ -34,8 +35,9 @@ ANONYMOUS = "anonymous"
 _RETRY_AFTER_SECONDS = "1"
 
 
-def _follow(job_id: UUID) -> dict[str, str]:
-    return {"Location": f"/status/{job_id}", "Retry-After": _RETRY_AFTER_SECONDS}
+def _follow(request: Request, job_id: UUID) -> dict[str, str]:
+    location = link_to(request.scope, f"/status/{job_id}")
+    return {"Location": location, "Retry-After": _RETRY_AFTER_SECONDS}
 
 
 @router.post("/classify", status_code=202, **upload_documentation.CLASSIFY)
@@ -68,7 +70,7 @@ async def classify(request: Request) -> Response:
     headers = cache_use.describe(reception) | name_applied(wait_seconds)
     if job is not None and job.has_ended():
         return _create_end(job, headers)
-    headers |= _follow(job_id)
+    headers |= _follow(request, job_id)
     if reception is Reception.ANSWERED:
         del headers["Retry-After"]
     return create_answer(JobAccepted(job_id=job_id), 202, headers)
@@ -85,7 +87,7 @@ async def get_result(request: Request) -> Response:
     job, wait_seconds = await _find_job(request)
     if job.has_ended():
         return _create_end(job, name_applied(wait_seconds))
-    headers = _follow(UUID(job.id)) | name_applied(wait_seconds)
+    headers = _follow(request, UUID(job.id)) | name_applied(wait_seconds)
     return create_answer(describe(job), 202, headers)
 
 

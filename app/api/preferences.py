@@ -1,9 +1,8 @@
 """What a client would like: ``Prefer: wait=10`` (RFC 7240), ``?priority=bulk``."""
 
-from urllib.request import parse_http_list
-
 from starlette.requests import Request
 
+from app.api.header_lists import list_items
 from app.core.errors import InvalidRequestError
 from app.jobs.job import Priority
 
@@ -14,13 +13,10 @@ def read_wait_seconds(request: Request, limit_seconds: int) -> int:
     A preference that can't be understood is ignored, as the RFC wants it; of several the first
     counts; more than ``limit_seconds`` is as good as that.
     """
-    for line in request.headers.getlist("prefer"):
-        for preference in parse_http_list(line):
-            name, _, value = preference.partition(";")[0].partition("=")
-            if name.strip().lower() == "wait":
-                digits = value.strip().strip('"')
-                is_number = digits.isascii() and digits.isdecimal() and len(digits) < 10
-                return min(int(digits), limit_seconds) if is_number else 0
+    for name, value in list_items(request, "prefer"):
+        if name == "wait":
+            is_number = value.isascii() and value.isdecimal() and len(value) < 10
+            return min(int(value), limit_seconds) if is_number else 0
     return 0
 
 

@@ -5,15 +5,13 @@ A group's name and a field's name make the variable: ``queue`` + ``lease_seconds
 which wins over the default.
 """
 
-import os
 import re
 import sys
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,13 +19,47 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from redis.connection import parse_url
-
 from app.core.errors import ConfigurationError
-from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
+from app.core.setting_groups import (
+    DEFAULT_MODEL_PATH,
+    AdminSettings,
+    CorsSettings,
+    DeadSettings,
+    EngineName,
+    LimitSettings,
+    ListenSettings,
+    LogSettings,
+    ModelSettings,
+    PayloadSettings,
+    QueueSettings,
+    RedisSettings,
+    ResultSettings,
+    RetrySettings,
+    WorkerSettings,
+)
 
-DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
-
+__all__ = [
+    "AdminSettings",
+    "CorsSettings",
+    "DEFAULT_MODEL_PATH",
+    "DeadSettings",
+    "EngineName",
+    "LimitSettings",
+    "ListenSettings",
+    "LogSettings",
+    "ModelSettings",
+    "PayloadSettings",
+    "QueueSettings",
+    "RedisSettings",
+    "ResultSettings",
+    "RetrySettings",
+    "Settings",
+    "WorkerSettings",
+    "get_settings",
+    "load_settings",
+    "redact",
+    "variable_name",
+]
 
 # redis-py takes a password before the host and among the query's parameters.
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:sentinel_)?password=)[^&]*")
@@ -36,284 +68,6 @@ _PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:sentinel_)?password=)[^
 def redact(text: str) -> str:
     """The text with the password of any URL in it replaced by ``***``."""
     return _PASSWORD.sub(r"\1\2***", text)
-
-
-class RedisSettings(BaseModel):
-    """Where Redis is and how long to wait for it."""
-
-    url: str = Field(
-        "redis://localhost:6379",
-        description="Redis for the job ledger and the Celery broker: `redis://`, `rediss://` "
-        "(TLS), `unix://` with a socket's path, or `sentinel://` (`docs/redis.md`).",
-    )
-    timeout_seconds: float = Field(
-        2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://", "unix://", SENTINEL_SCHEME)):
-            raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
-        if find_sentinel_url(url) is None:
-            parts = parse_url(url)  # type: ignore[no-untyped-call]
-            if url.startswith("unix://") and "path" not in parts:
-                raise ValueError("must name a socket: unix:///run/redis.sock")
-        return url
-
-
-class ModelSettings(BaseModel):
-    """Which model answers."""
-
-    path: Path = Field(
-        DEFAULT_MODEL_PATH,
-        description="Model file: `.pth`/`.pt` state dict or TorchScript, `.pt2` or `.onnx`, with "
-        "its manifest beside it (`docs/models.md`). While the default path holds no file, the "
-        "built-in EfficientNet-Lite0 answers.",
-    )
-    cache_dir: Path | None = Field(
-        None,
-        description="Folder for converted models and the choice of engine; may be shared. Default: "
-        "`cache` in the data folder.",
-    )
-    calibration_dir: Path | None = Field(
-        None,
-        description="Folder with 32 or more JPEG and PNG files like those that will be classified: "
-        "offers the `-int8` engines, and compares every engine's answers on a quarter of them.",
-    )
-
-
-class EngineName(StrEnum):
-    """The engines by the names that settings, logs and `/health` use."""
-
-    AUTO = "auto"
-    TORCH = "torch"
-    TORCH_COMPILED = "torch-compiled"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    OPENVINO_BF16 = "openvino-bf16"
-    ONNXRUNTIME_INT8 = "onnxruntime-int8"
-    OPENVINO_INT8 = "openvino-int8"
-    TORCH_CUDA = "torch-cuda"
-    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
-    TENSORRT = "tensorrt"
-
-    @property
-    def is_quantised(self) -> bool:
-        """Whether it computes in integers, whose ranges are measured on a user's images."""
-        return self.value.endswith("-int8")
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether it computes on an NVIDIA GPU."""
-        return self is EngineName.TENSORRT or self.value.endswith("-cuda")
-
-
-class LimitSettings(BaseModel):
-    """What an upload may measure."""
-
-    file_size: int = Field(
-        10_485_760, ge=1, le=1 << 30, description="Largest image file accepted, in bytes."
-    )
-    image_pixels: int = Field(
-        50_000_000,
-        ge=1,
-        le=500_000_000,
-        description="Largest width × height accepted: decoding takes four bytes a pixel.",
-    )
-    image_side: int = Field(
-        16_384, ge=1, le=65_535, description="Largest width or height accepted, in pixels."
-    )
-
-
-class ResultSettings(BaseModel):
-    """How long answers are kept."""
-
-    ttl: int = Field(
-        3600,
-        ge=1,
-        le=31_536_000,
-        description="Seconds that an ended job and its result are kept.",
-    )
-    wait_limit_seconds: int = Field(
-        60,
-        ge=0,
-        le=3600,
-        description="The longest that a request with `Prefer: wait=N` waits for a job to end.",
-    )
-    cache_entries: int = Field(
-        10_000,
-        ge=0,
-        le=10_000_000,
-        description="Answers that are found again when the same image comes again; 0 turns that "
-        "off, and with it that identical images under way are classified once.",
-    )
-    cache_ttl: int = Field(
-        3600,
-        ge=1,
-        le=31_536_000,
-        description="Seconds for which an answer is found again, at most RESULT_TTL.",
-    )
-
-
-class LogSettings(BaseModel):
-    """What is logged."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level that is logged."
-    )
-
-    @field_validator("level", mode="before")
-    @classmethod
-    def _upper(cls, level: object) -> object:
-        return level.upper() if isinstance(level, str) else level
-
-
-class QueueSettings(BaseModel):
-    """The job ledger: batches, leases, the sweeper."""
-
-    batch_size: int = Field(
-        8,
-        ge=1,
-        le=256,
-        description="Most jobs that a worker process claims at once. The same everywhere: the "
-        "API counts with it when it decides whether to wake a worker.",
-    )
-    lease_seconds: float = Field(
-        15.0,
-        ge=1,
-        le=3600,
-        description="How long a claim holds without being renewed; a job whose worker died returns "
-        "to the queue after this.",
-    )
-    sweep_seconds: float = Field(
-        2.0, ge=0.1, le=300, description="How often expired leases and lost doorbells are sought."
-    )
-    max_attempts: int = Field(
-        3,
-        ge=1,
-        le=100,
-        description="A job that has lost its worker so often (killed, hung, out of reach) is given "
-        "up and becomes a dead letter.",
-    )
-    max_jobs: int = Field(
-        10_000,
-        ge=1,
-        le=100_000_000,
-        description="Jobs that may wait; more are refused with 429 until there is room.",
-    )
-    max_bytes: int = Field(
-        2 << 30,
-        ge=1,
-        le=1 << 50,
-        description="Bytes that the uploads of all unfinished jobs may take; more are refused with "
-        "429. At least MAX_FILE_SIZE.",
-    )
-    history_length: int = Field(
-        100_000, ge=0, le=100_000_000, description="Transitions kept in the history stream, about."
-    )
-
-
-class RetrySettings(BaseModel):
-    """Trying again after what may pass: an unreadable payload store, an engine out of memory."""
-
-    limit: int = Field(
-        5, ge=0, le=100, description="How often a job is tried again before it is a dead letter."
-    )
-    backoff_seconds: float = Field(
-        1.0,
-        gt=0,
-        le=3600,
-        description="Wait before the first retry; each further one waits twice as long, up to five "
-        "minutes, give or take a half.",
-    )
-
-
-class DeadSettings(BaseModel):
-    """Dead letters: jobs that were given up, kept with their uploads."""
-
-    letter_ttl: int = Field(
-        604_800,
-        ge=1,
-        le=31_536_000,
-        description="Seconds that a dead letter is kept (a week) before it is erased.",
-    )
-
-
-class AdminSettings(BaseModel):
-    """Who may look at dead letters and retry them."""
-
-    token: SecretStr | None = Field(
-        None,
-        description="Secret for `/admin`, sent as `Authorization: Bearer …`. Without one `/admin` "
-        "is closed; `classifier up` makes its own, in the data folder.",
-    )
-
-
-class PayloadSettings(BaseModel):
-    """Where uploads wait until they are classified."""
-
-    store: Literal["files", "redis"] = Field(
-        "files",
-        description="`files`: in the data folder, for one machine. `redis`: in Redis, for several.",
-    )
-    reserve_bytes: int = Field(
-        100_000_000,
-        ge=0,
-        le=1 << 50,
-        description="With files: free space on their disk below which uploads are refused with "
-        "503, so that accepted jobs can be finished.",
-    )
-
-
-class ListenSettings(BaseModel):
-    """Where `classifier api` and `classifier up` listen.
-
-    Not "api": Kubernetes sets API_PORT to a URL wherever a service is called "api".
-    """
-
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; loopback unless told otherwise."
-    )
-    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
-
-
-class WorkerSettings(BaseModel):
-    """The worker and its processes."""
-
-    processes: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        ge=1,
-        le=1024,
-        description="Processes that classify, each with its own model. Default: one a core.",
-    )
-    heartbeat_seconds: float = Field(
-        2.0,
-        ge=0.1,
-        le=60,
-        description="How often a worker says that it lives; after three missed beats it is gone.",
-    )
-    soft_limit_seconds: float = Field(
-        120.0,
-        gt=0,
-        le=86_400,
-        description="A batch that takes longer is interrupted; what it had not finished runs again "
-        "image by image, and counts as a lost worker.",
-    )
-    time_limit_seconds: float = Field(
-        300.0,
-        gt=0,
-        le=86_400,
-        description="A batch that takes even longer hangs: its process is killed. Above "
-        "WORKER_SOFT_LIMIT_SECONDS.",
-    )
-    grace_seconds: float = Field(
-        5.0,
-        ge=0,
-        le=3600,
-        description="After TERM a worker finishes its batches for so long, then hands the rest "
-        "back.",
-    )
 
 
 class Settings(BaseSettings):
@@ -347,6 +101,7 @@ class Settings(BaseSettings):
     admin: AdminSettings = Field(default_factory=AdminSettings)
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
+    cors: CorsSettings = Field(default_factory=CorsSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     data_dir: Path = Field(
         Path("./data"),

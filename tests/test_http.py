@@ -1,0 +1,130 @@
+"""What holds for every call: the version's prefix, compression, pages of other origins."""
+
+import gzip
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from httpx import Client
+
+from app.core.config import CorsSettings, Settings
+from app.main import create_app
+from app.openapi_document import DOCUMENT_PATH, render_document
+from tests.api_client import assert_problem, submit
+from tests.api_server import run_api
+
+PAGE = "https://app.example.org"
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with run_api(create_app(settings)) as url, Client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def open_client(settings: Settings) -> Iterator[Client]:
+    opened = settings.model_copy(update={"cors": CorsSettings(origins=f"http://other, {PAGE}")})
+    with run_api(create_app(opened)) as url, Client(base_url=url) as client:
+        yield client
+
+
+# --- /v1 ------------------------------------------------------------------------------------------
+
+
+def test_every_call_is_there_under_the_version_too(client: Client) -> None:
+    versioned = Client(base_url=f"{client.base_url}/v1")
+    answer = submit(versioned)
+    job_id = answer.json()["job_id"]
+    assert answer.status_code == 202
+    assert versioned.get(f"/status/{job_id}").json() == client.get(f"/status/{job_id}").json()
+    assert versioned.get("/health").json()["redis_connected"] is True
+    assert versioned.get("/docs").status_code == 200
+
+
+def test_links_stay_under_the_prefix_that_the_client_uses(client: Client) -> None:
+    job_id = submit(Client(base_url=f"{client.base_url}/v1")).json()["job_id"]
+    pending = client.get(f"/v1/result/{job_id}")
+    assert pending.headers["location"] == f"/v1/status/{job_id}"
+    assert client.get(pending.headers["location"]).json()["job_id"] == job_id
+    assert client.get(f"/result/{job_id}").headers["location"] == f"/status/{job_id}"
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v2/health", "/v1/v1/health", "/v1health", "/v1/nothing"])
+def test_there_is_nothing_else_under_it(client: Client, path: str) -> None:
+    assert_problem(client.get(path), 404, "not-found")
+
+
+# --- compression ----------------------------------------------------------------------------------
+
+
+def test_large_answers_are_compressed_for_those_who_can_read_that(client: Client) -> None:
+    with client.stream("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"}) as answer:
+        packed = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == "gzip"
+    assert "accept-encoding" in answer.headers["vary"].lower()
+    plain = client.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert json.loads(gzip.decompress(packed)) == plain.json()
+    assert len(packed) * 4 < len(plain.content)
+
+
+def test_small_answers_are_left_as_they_are(client: Client) -> None:
+    answer = client.get("/health", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+# --- other origins --------------------------------------------------------------------------------
+
+
+def test_pages_of_other_origins_are_not_allowed_unless_told(client: Client) -> None:
+    answer = client.get("/health", headers={"Origin": PAGE})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_an_allowed_page_may_upload_and_read_what_it_needs(open_client: Client) -> None:
+    asked = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "idempotency-key,prefer",
+    }
+    leave = open_client.options("/classify", headers=asked)
+    assert leave.status_code == 200
+    assert leave.headers["access-control-allow-origin"] == PAGE
+    answer = open_client.get("/health", headers={"Origin": PAGE})
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    exposed = answer.headers["access-control-expose-headers"].lower()
+    assert {"location", "retry-after", "etag"} <= set(exposed.replace(" ", "").split(","))
+
+
+def test_its_errors_can_be_read_too(open_client: Client) -> None:
+    answer = open_client.post("/classify", headers={"Origin": PAGE})
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert_problem(answer, 415, "not-multipart")
+
+
+def test_another_page_may_not(open_client: Client) -> None:
+    answer = open_client.get("/health", headers={"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("text", ["app.example.org", "https://app.example.org/", "https://a b"])
+def test_what_is_no_origin_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(ValueError, match="is no origin"):
+        CorsSettings(origins=text)
+
+
+# --- the contract as a file -----------------------------------------------------------------------
+
+
+def test_the_contract_in_docs_is_that_of_the_code() -> None:
+    assert DOCUMENT_PATH.read_text(encoding="utf-8") == render_document(), "run make docs"
+
+
+def test_it_names_the_version_and_where_it_is_served(client: Client) -> None:
+    document = json.loads(render_document())
+    assert document["info"]["version"] == create_app(Settings()).version
+    for server in document["servers"]:
+        url = httpx.URL(str(client.base_url)).join(server["url"].rstrip("/") + "/health")
+        assert client.get(url).status_code == 200
