@@ -47,19 +47,22 @@ function summarize() {
     ended === items.length ? `${items.length}` : `${ended} of ${items.length} done`;
 }
 
-// What screen readers say: the latest news, and of many at once how many there were.
+// What screen readers say, half a second at a time: of many images only how many there were.
 let news = [];
-function tell(item) {
-  const best = item.predictions?.[0];
-  const words = best
-    ? `${best.class_name}, ${Math.round(best.confidence * 100)} percent`
-    : item.problem?.title ?? item.state;
-  news.push(`${item.name}: ${words}`);
-  if (news.length > 1) return;
+function announce(text) {
+  if (news.push(text) > 1) return;
   setTimeout(() => {
     find("news").textContent = news.length > 3 ? `${news.length} images done` : news.join(". ");
     news = [];
-  }, 400);
+  }, 500);
+}
+
+function tell(item) {
+  const best = item.predictions?.[0];
+  const end = best
+    ? `${best.class_name}, ${Math.round(best.confidence * 100)} percent`
+    : item.problem?.title ?? item.state;
+  announce(`${item.name}: ${end}`);
 }
 
 connection.addEventListener("change", () => {
@@ -69,7 +72,7 @@ connection.addEventListener("change", () => {
     ? ""
     : "Connection lost. Nothing is lost: this page goes on by itself as soon as the service is there.";
   for (const card of cards.values()) card.update(connection.isUp);
-  if (connection.isUp) find("news").textContent = "The connection is back.";
+  if (connection.isUp) announce("The connection is back");
 });
 
 // --- What comes in ------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ function remove(items) {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text); // over HTTPS and on localhost alone
-    find("news").textContent = "Copied.";
+    announce("Copied");
     flash("Copied");
   } catch {
     find("command-text").value = text;
