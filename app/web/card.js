@@ -12,11 +12,6 @@ const STAGES = { loading: "Loading", decoding: "Decoding", classifying: "Classif
 
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
 
-function formatSize(bytes) {
-  const kilobytes = bytes / 1000;
-  return kilobytes < 1000 ? `${Math.max(kilobytes, 1).toFixed(0)} kB` : `${(kilobytes / 1000).toFixed(1)} MB`;
-}
-
 /** The words beside the state. */
 function describe(item, isUp) {
   if (item.isCancelling && !hasEnded(item)) return "cancelling …";
@@ -58,6 +53,15 @@ export class Card {
     }
   }
 
+  /** Say that a button has done something, where there is nothing else to see of it. */
+  confirm(action, word) {
+    const button = this.#parts.buttons.find((other) => other.dataset.action === action);
+    const before = button.textContent;
+    if (before === word) return;
+    button.textContent = word;
+    setTimeout(() => { button.textContent = before; }, 1600);
+  }
+
   /** Show the item as it is now. */
   update(isUp) {
     const { item, element } = this;
@@ -70,7 +74,7 @@ export class Card {
     }
     word.textContent = (item.state === "processing" && STAGES[item.stage]) || WORDS[item.state];
     detail.textContent = describe(item, isUp);
-    detail.title = [item.engine, formatSize(item.size)].filter(Boolean).join(", ");
+    detail.title = item.engine ?? "";
 
     progress.hidden = isOver;
     if (["pending", "processing"].includes(item.state)) progress.value = item.progress ?? 0;

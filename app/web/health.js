@@ -12,7 +12,7 @@ function describe(health) {
   const parts = [WORDS[health.status] ?? health.status];
   if (health.redis_connected) {
     const engines = new Set(health.workers.map((worker) => worker.engine));
-    parts.push(health.queue_length ? `${health.queue_length.toLocaleString("en")} waiting` : "nothing waiting");
+    parts.push(`${health.queue_length?.toLocaleString("en") || "nothing"} waiting`);
     parts.push(count(health.workers_available, "worker") + (engines.size ? ` on ${[...engines].join(", ")}` : ""));
   }
   return [parts.join(" · "), ...health.reasons].join(". ");

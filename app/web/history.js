@@ -4,7 +4,7 @@
 const KEY = "classifier.history";
 const MOST = 60;
 
-const KEPT = ["key", "id", "name", "size", "at", "index", "thumbnail", "state", "seconds", "engine",
+const KEPT = ["key", "id", "name", "at", "index", "thumbnail", "state", "seconds", "engine",
   "predictions", "problem"];
 
 function read() {

@@ -17,7 +17,7 @@ export function createKey() {
 export function createItem(file, at, index) {
   return {
     key: createKey(), // the Idempotency-Key: sent again, it is still the same job
-    file, name: file.name || "pasted image", size: file.size, at, index,
+    file, name: file.name || "pasted image", at, index,
     state: "waiting",
   };
 }

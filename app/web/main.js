@@ -15,7 +15,7 @@ const cards = new Map(); // item to card, the newest first
 const connection = new Connection();
 const work = new Work(connection, show);
 
-// --- What is shown ------------------------------------------------------------------------------
+// — What is shown —
 
 function show(item) {
   cards.get(item).update(connection.isUp);
@@ -75,7 +75,7 @@ connection.addEventListener("change", () => {
   if (connection.isUp) announce("The connection is back");
 });
 
-// --- What comes in ------------------------------------------------------------------------------
+// — What comes in —
 
 async function add(files) {
   if (!files.length) return;
@@ -100,19 +100,17 @@ find("files").addEventListener("change", (event) => {
 document.addEventListener("paste", (event) => add(event.clipboardData.files));
 
 const hasFiles = (event) => event.dataTransfer.types.includes("Files");
-let depth = 0; // dragging over a child leaves its parent
-addEventListener("dragenter", (event) => {
-  if (hasFiles(event)) document.body.classList.toggle("dragging", ++depth > 0);
+const highlight = (isOn) => document.body.classList.toggle("dragging", isOn);
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  highlight(true);
 });
 addEventListener("dragleave", (event) => {
-  if (hasFiles(event)) document.body.classList.toggle("dragging", --depth > 0);
-});
-addEventListener("dragover", (event) => {
-  if (hasFiles(event)) event.preventDefault();
+  if (!event.relatedTarget) highlight(false); // out of the window
 });
 addEventListener("drop", (event) => {
-  depth = 0;
-  document.body.classList.remove("dragging");
+  highlight(false);
   if (!hasFiles(event)) return;
   event.preventDefault();
   add(event.dataTransfer.files);
@@ -122,12 +120,12 @@ addEventListener("beforeunload", (event) => {
   if (work.hasUnsent) event.preventDefault();
 });
 
-// --- What can be done ---------------------------------------------------------------------------
+// — What can be done —
 
 function act(name, item) {
   if (name === "cancel") work.cancel(item);
   else if (name === "retry") work.retry(item);
-  else if (name === "copy") copy(curlCommand(item));
+  else if (name === "copy") copy(item);
   else remove([item]);
 }
 
@@ -146,25 +144,17 @@ function remove(items) {
   else find("files").focus();
 }
 
-async function copy(text) {
+async function copy(item) {
+  const text = curlCommand(item);
   try {
     await navigator.clipboard.writeText(text); // over HTTPS and on localhost alone
     announce("Copied");
-    flash("Copied");
+    cards.get(item)?.confirm("copy", "Copied");
   } catch {
     find("command-text").value = text;
     find("command").showModal();
     find("command-text").select();
   }
-}
-
-let flashTimer = 0;
-function flash(text) {
-  const element = find("flash");
-  element.textContent = text;
-  element.classList.add("shown");
-  clearTimeout(flashTimer);
-  flashTimer = setTimeout(() => element.classList.remove("shown"), 1600);
 }
 
 find("clear").addEventListener("click", () => find("question").showModal());
@@ -174,7 +164,7 @@ find("question").addEventListener("close", (event) => {
   event.target.returnValue = "no";
 });
 
-// --- What was before ----------------------------------------------------------------------------
+// — What was before —
 
 const remembered = history.load();
 place(remembered);

@@ -125,8 +125,6 @@ export class Work {
     }
   }
 
-  // --- Sending ----------------------------------------------------------------------------------
-
   async #send(item) {
     this.#sending += 1;
     this.#change(item, { state: "sending", note: "" });
@@ -173,8 +171,6 @@ export class Work {
     setTimeout(() => this.#go(), milliseconds + 10);
   }
 
-  // --- Following --------------------------------------------------------------------------------
-
   #follow(item) {
     if (item.isRemoved || hasEnded(item)) return;
     this.#unfollowed.push(item);
@@ -204,7 +200,7 @@ export class Work {
       clearTimeout(timer);
       if (this.#streams.get(item) !== stream) return;
       this.#close(item);
-      this.#lookUp(item);
+      this.#fetchEnd(item); // a stream doesn't say why it broke off
     };
   }
 
@@ -213,45 +209,35 @@ export class Work {
     this.#streams.delete(item);
   }
 
-  /** Take in what the service says of a job. */
+  /** Take in the status that the service tells. */
   #learn(item, { status, progress, stage }) {
     if (hasEnded(item)) return;
-    if (status === "completed" || status === "failed") {
-      this.#close(item);
-      this.#fetchResult(item);
-    } else if (status === "cancelled") {
-      this.#close(item);
-      this.#change(item, { state: status });
-    } else {
+    if (status === "pending" || status === "processing") {
       this.#change(item, { state: status, progress, stage });
+    } else {
+      this.#close(item);
+      this.#fetchEnd(item);
     }
     this.#go();
   }
 
-  async #fetchResult(item) {
+  /** Ask what came of a job, or, where its stream broke off, whether something came of it. */
+  async #fetchEnd(item) {
     try {
-      const result = await api.getResult(item.id);
-      this.#change(item, {
-        state: "completed", predictions: result.predictions, seconds: result.processing_time,
-        engine: result.model?.engine,
-      });
+      const answer = await api.getResult(item.id);
+      if (answer.predictions) {
+        const { predictions, processing_time: seconds, model } = answer;
+        this.#change(item, { state: "completed", predictions, seconds, engine: model?.engine });
+      } else {
+        this.#learn(item, answer);
+        this.#followLater(item);
+      }
     } catch (error) {
-      if (isGone(error)) this.#change(item, { state: "gone", problem: GONE });
+      if (error.code === "job-cancelled") this.#change(item, { state: "cancelled" });
+      else if ([404, 410].includes(error.status)) this.#change(item, { state: "gone", problem: GONE });
       else if (error instanceof api.Problem && !error.retryAfterSeconds) {
         this.#change(item, { state: "failed", problem: tell(error) });
       } else this.#followLater(item, error);
-    }
-  }
-
-  /** A stream broke off, which does not say why: a plain question does. */
-  async #lookUp(item) {
-    try {
-      const status = await api.getStatus(item.id);
-      this.#learn(item, status);
-      if (["pending", "processing"].includes(status.status)) this.#followLater(item);
-    } catch (error) {
-      if (isGone(error)) this.#change(item, { state: "gone", problem: GONE });
-      else this.#followLater(item, error);
     }
   }
 
@@ -260,8 +246,6 @@ export class Work {
     const seconds = error?.retryAfterSeconds ?? 0;
     setTimeout(() => this.#follow(item), Math.max(seconds * 1000, PAUSE_MILLISECONDS));
   }
-
-  // --- Cancelling -------------------------------------------------------------------------------
 
   async #cancelJob(item) {
     try {
@@ -279,5 +263,3 @@ export class Work {
 }
 
 const tell = ({ title, detail, status }) => ({ title, detail, isOurs: status >= 500 });
-
-const isGone = (error) => error instanceof api.Problem && [404, 410].includes(error.status);
