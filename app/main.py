@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from app.api import dead_letters, documentation, endpoints, health, problems, web_page
+from app.api import dead_letters, documentation, endpoints, health, jobs, problems, web_page
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import allow_origins
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as they are instead of included, which costs every request a second match.
         routes=[
             route
-            for module in (endpoints, health, dead_letters, web_page, problems)
+            for module in (endpoints, jobs, health, dead_letters, web_page, problems)
             for route in module.router.routes
         ],
         lifespan=lifespan,

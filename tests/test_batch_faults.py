@@ -1,7 +1,7 @@
 """What goes wrong in the middle of a batch, and whom it costs what."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from app.core import keys
 from app.core.config import EngineName, ModelSettings, RetrySettings, Settings
+from app.jobs.answer_options import AnswerOptions
 from app.jobs.file_payloads import FilePayloads
 from app.jobs.job import DeathReason, JobState
 from app.jobs.payload_stores import payload_folder
@@ -45,10 +46,12 @@ class TroubledModel(LoadedModel):
         super().__init__(model.manifest, PortionedEngine(model, portion))
         self.error = error
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
+    def classify(
+        self, images: Sequence[NDArray[np.uint8]], options: Iterable[AnswerOptions]
+    ) -> list[list[ClassPrediction]]:
         if self.error is not None and any(image.mean() < 10 for image in images):
             raise self.error
-        return super().classify(images)
+        return super().classify(images, options)
 
 
 class PortionedEngine:

@@ -160,6 +160,17 @@ def test_status_shows_a_completed_job_with_its_predictions(service: RunningServi
     assert document["result"]["predictions"] == classified["predictions"]
 
 
+def test_status_shows_a_cancelled_job(morgue: tuple[str, list[str]]) -> None:
+    url, _ = morgue
+    with Client(base_url=url) as client:
+        job_id = submit(client, Path(CAT).read_bytes())
+        client.post(f"/jobs/{job_id}/cancel")
+    shown = run("status", job_id, "--url", url)
+    assert (shown.returncode, "cancelled" in shown.stdout) == (0, True)
+    document = json.loads(run("status", job_id, "--json", "--url", url).stdout)
+    assert (document["status"], document["result"]) == ("cancelled", None)
+
+
 def test_status_of_an_unknown_job_is_the_services_answer(service: RunningService) -> None:
     answer = run("status", UNKNOWN_ID, "--url", service.url)
     assert answer.returncode == 1

@@ -28,6 +28,7 @@ INAPPLICABLE = ("positive_data_acceptance",)
 
 ADMIN_TOKEN = "the-admin-token"
 DEAD_LETTERS = "/admin/dead-letters"
+ANSWER = Answer("a-model", "1", "torch")
 AUTHORIZATION = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 
@@ -47,21 +48,22 @@ def api_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def known_ids(api_url: str, redis_url: str) -> list[str]:
     """A job in every state that a client can see."""
-    queue = QueueSettings(batch_size=4)
+    queue = QueueSettings(batch_size=5)
     settings = Settings(redis=RedisSettings(url=redis_url), queue=queue)
     with redis.Redis.from_url(redis_url) as connection:
         connection.delete(keys.QUEUE)
     with Client(base_url=api_url) as client:
-        answers = [client.post("/classify", files={"file": SAMPLE.read_bytes()}) for _ in range(5)]
+        answers = [client.post("/classify", files={"file": SAMPLE.read_bytes()}) for _ in range(6)]
     ids = [answer.json()["job_id"] for answer in answers]
     with redis.Redis.from_url(redis_url) as connection:
         ledger = RedisLedger(connection, settings)
-        claims = ledger.claim("w", Answer("a-model", "1", "torch")).claims
+        claims = ledger.claim("w", ANSWER).claims
         ledger.finish(
             [
                 Outcome.completed(claims[0], PREDICTIONS),
                 Outcome.failed(claims[1], "truncated-image", "Send the whole file."),
                 Outcome.failed(claims[2], "classification-failed", "Submit it again."),
+                Outcome.cancelled(claims[3]),
             ]
         )
     return ids
@@ -118,7 +120,28 @@ def test_documented_answers_hold_in_every_state(
             # The result of a job that failed through our fault is a 500, and rightly so.
             checks = applicable_checks("not_a_server_error")
             seen.add(case.call_and_validate(checks=checks).status_code)
-    assert seen == {200, 202, 422, 500}
+    assert seen == {200, 202, 410, 422, 500}
+
+
+def test_cancelling_and_erasing_are_answered_as_documented(
+    fuzzed_schema: schemathesis.BaseSchema, api_url: str, redis_url: str
+) -> None:
+    def call(method: str, path: str, job_id: str) -> int:
+        case = fuzzed_schema[path][method].Case(path_parameters={"job_id": job_id})
+        status: int = case.call_and_validate(checks=applicable_checks()).status_code
+        return status
+
+    with redis.Redis.from_url(redis_url) as connection, Client(base_url=api_url) as client:
+        connection.delete(keys.QUEUE)
+        files = {"file": SAMPLE.read_bytes()}
+        held, waiting = (client.post("/classify", files=files).json()["job_id"] for _ in range(2))
+        queue = QueueSettings(batch_size=1)
+        ledger = RedisLedger(connection, Settings(queue=queue))
+        assert [claim.job_id for claim in ledger.claim("u", ANSWER).claims] == [held]
+    cancel = "/jobs/{job_id}/cancel"
+    assert [call("POST", cancel, job_id) for job_id in (held, waiting, waiting)] == [202, 200, 409]
+    assert [call("DELETE", "/jobs/{job_id}", held) for _ in range(2)] == [204, 410]
+    assert [call("POST", cancel, held), call("GET", "/status/{job_id}", held)] == [410, 410]
 
 
 def test_dead_letters_are_answered_as_documented(

@@ -125,11 +125,14 @@ def test_the_health_says_what_was_saved(desk: CacheDesk) -> None:
 
 def test_owners_never_share() -> None:
     digests = set()
-    for owner, image in (("ann", b"x"), ("bob", b"x"), ("ann", b"y"), ("an", b"nx"), ("annx", b"")):
-        digest = ContentDigest(owner)
+    for owner, options, image in (
+        *(("ann", "", b"x"), ("bob", "", b"x"), ("ann", "", b"y"), ("an", "", b"nx")),
+        *(("annx", "", b""), ("ann", "x", b""), ("an", "n", b"x"), ("ann", "x", b"x")),
+    ):
+        digest = ContentDigest(owner, options)
         digest.update(image)
         digests.add(digest.value())
-    assert len(digests) == 5
+    assert len(digests) == 8
 
 
 def test_a_digest_does_not_depend_on_how_the_bytes_came() -> None:

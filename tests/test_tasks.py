@@ -5,7 +5,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
-from app.core.config import EngineName, ModelSettings, PayloadSettings, Settings
+from app.core.config import EngineName, ModelSettings, PayloadSettings, RetrySettings, Settings
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
 from app.jobs.ledger import RedisLedger
 from app.jobs.payload_stores import create_payload_intake, create_payload_store, payload_folder
 from app.jobs.payloads import PayloadStore
 from app.jobs.redis_guard import RedisGuard
+from app.jobs.withdrawals import Withdrawals
 from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, Clock
 from tests.live_listener import LiveListener
@@ -49,7 +51,7 @@ class Workplace:
             "holder", self.ledger, self.payloads, model, settings, clock
         )
 
-    def submit(self, *images: bytes) -> list[str]:
+    def submit(self, *images: bytes, options: AnswerOptions = DEFAULT_OPTIONS) -> list[str]:
         async def run() -> list[str]:
             client = AsyncRedis.from_url(self.settings.redis.url)
             guard = RedisGuard()
@@ -61,7 +63,7 @@ class Workplace:
                 writer = payloads.create_writer(job_id)
                 await writer.write(image)
                 size = await writer.commit()
-                await intake.submit(Submission(job_id, "anonymous", size))
+                await intake.submit(Submission(job_id, "anonymous", size, options=options))
                 ids.append(job_id)
             await client.aclose()
             return ids
@@ -102,6 +104,57 @@ def test_predictions_are_five_and_ordered(workplace: Workplace) -> None:
     assert len(confidences) == 5
     assert confidences == sorted(confidences, reverse=True)
     assert 0 < sum(confidences) <= 1
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1, 1), (7, 7), (100, 100)])
+def test_a_sender_has_as_many_predictions_as_it_wants(
+    workplace: Workplace, top_k: int, count: int
+) -> None:
+    image = read_sample("cat.jpg")
+    (usual,) = workplace.submit(image)
+    (chosen,) = workplace.submit(image, options=AnswerOptions(top_k=top_k))
+    workplace.classifier.answer_doorbell()
+    five, others = workplace.get(usual).predictions, workplace.get(chosen).predictions
+    assert (len(five), len(others)) == (5, count)
+    assert others[:5] == five[:count]
+
+
+def test_a_sender_has_no_predictions_below_its_threshold(workplace: Workplace) -> None:
+    image = read_sample("cat.jpg")
+    (usual,) = workplace.submit(image)
+    (some,) = workplace.submit(image, options=AnswerOptions(threshold=0.2))
+    (none,) = workplace.submit(image, options=AnswerOptions(threshold=1.0))
+    workplace.classifier.answer_doorbell()
+    five = workplace.get(usual).predictions
+    expected = [item for item in five if item["confidence"] >= 0.2]
+    assert 0 < len(expected) < 5
+    assert workplace.get(some).predictions == expected
+    assert (workplace.get(none).state, workplace.get(none).predictions) == ("completed", [])
+
+
+def test_a_job_that_names_the_workers_model_is_answered(
+    workplace: Workplace, model: LoadedModel
+) -> None:
+    options = AnswerOptions(model=model.manifest.name)
+    (job_id,) = workplace.submit(read_sample("cat.jpg"), options=options)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.COMPLETED
+
+
+def test_a_job_that_names_another_model_waits_for_another_worker_and_then_fails(
+    settings: Settings, model: LoadedModel
+) -> None:
+    retry = RetrySettings(limit=1)
+    workplace = Workplace(settings.model_copy(update={"retry": retry}), model)
+    (job_id,) = workplace.submit(read_sample("cat.jpg"), options=AnswerOptions(model="other"))
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.PENDING
+    workplace.redis.zadd(keys.DELAYED, {job_id: 1}, xx=True)
+    workplace.ledger.sweep()
+    workplace.classifier.answer_doorbell()
+    job = workplace.get(job_id)
+    assert (job.state, job.error["code"]) == (JobState.FAILED, "model-unavailable")
+    assert [note["reason"] for note in job.trail] == ["other_model"] * 2
 
 
 def test_the_record_names_model_and_engine(workplace: Workplace, model: LoadedModel) -> None:
@@ -208,7 +261,7 @@ def test_numbers_that_are_no_probabilities_fail_the_job(
 class InterruptedModel(LoadedModel):
     """A model whose process is told to stop in the middle."""
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
+    def classify(self, *_: object) -> list[list[ClassPrediction]]:
         raise SystemExit
 
 
@@ -317,6 +370,82 @@ def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
         ("processing", 50, "classifying"),
         ("completed", 100, ""),
     ]
+
+
+class Interruption(OneByOne):
+    """A real engine during whose first call something happens to the jobs."""
+
+    def __init__(self, model: LoadedModel, happen: Callable[[], None]) -> None:
+        super().__init__(model)
+        self._happen = happen
+        self.calls = 0
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls += 1
+        if self.calls == 1:
+            self._happen()
+        return super().predict(batch)
+
+
+@pytest.mark.parametrize("method", ["cancel", "erase"])
+def test_what_is_not_wanted_any_more_is_left(
+    settings: Settings, model: LoadedModel, method: str
+) -> None:
+    """Of three jobs the second is withdrawn while the first is being classified."""
+    ids: list[str] = []
+    engine = Interruption(model, lambda: withdraw(settings, method, ids[1]))
+    workplace = Workplace(settings, LoadedModel(model.manifest, engine), HastyClock())
+    ids += workplace.submit(*[read_sample("cat.jpg")] * 3)
+    workplace.classifier.answer_doorbell()
+    assert engine.calls == 2
+    first, third = workplace.get(ids[0]), workplace.get(ids[2])
+    assert (first.state, third.state) == (JobState.COMPLETED, JobState.COMPLETED)
+    if method == "cancel":
+        assert workplace.get(ids[1]).state is JobState.CANCELLED
+    else:
+        assert not workplace.redis.exists(keys.job(ids[1]))
+    assert workplace.payloads.read_many(ids) == [None] * 3
+    assert workplace.redis.exists(keys.LEASES) == 0
+
+
+def test_a_decoded_image_that_is_not_wanted_any_more_is_not_classified(
+    settings: Settings, model: LoadedModel
+) -> None:
+    class CancelOnRead:
+        """A payload store during whose reading the job is cancelled."""
+
+        def __init__(self) -> None:
+            self._store = create_payload_store(settings, redis.Redis.from_url(settings.redis.url))
+            self.delete_many = self._store.delete_many
+            self.belongs_to = self._store.belongs_to
+            self.list_ids = self._store.list_ids
+
+        def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
+            payloads = self._store.read_many(job_ids)
+            withdraw(settings, "cancel", job_ids[0])
+            return payloads
+
+    engine = Interruption(model, lambda: None)
+    workplace = Workplace(
+        settings, LoadedModel(model.manifest, engine), HastyClock(), CancelOnRead()
+    )
+    (job_id,) = workplace.submit(read_sample("cat.jpg"))
+    workplace.classifier.answer_doorbell()
+    assert (workplace.get(job_id).state, engine.calls) == (JobState.CANCELLED, 0)
+
+
+def withdraw(settings: Settings, method: str, job_id: str) -> None:
+    """Cancel or erase a job, as the API does."""
+
+    async def run() -> None:
+        client = AsyncRedis.from_url(settings.redis.url)
+        guard = RedisGuard()
+        payloads = create_payload_intake(settings, client, guard)
+        withdrawals = Withdrawals(client, settings, payloads, guard)
+        await getattr(withdrawals, method)(job_id, "anonymous")
+        await client.aclose()
+
+    asyncio.run(run())
 
 
 def test_only_the_holder_of_the_latest_attempt_ends_a_job(workplace: Workplace) -> None:

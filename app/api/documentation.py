@@ -14,8 +14,11 @@ from app.core.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     InternalError,
+    JobCancelledError,
+    JobErasedError,
     JobFailedError,
     JobNotFoundError,
+    ModelUnavailableError,
     OversizedImageError,
     PayloadLostError,
     ServiceError,
@@ -138,7 +141,7 @@ PREFER = {
     "example": "wait=10",
 }
 
-# How a job fails.
+# How a job ends without predictions.
 JOB_ERRORS = (
     UndecodableImageError,
     TruncatedImageError,
@@ -146,7 +149,9 @@ JOB_ERRORS = (
     JobFailedError,
     PayloadLostError,
     AttemptsExhaustedError,
+    ModelUnavailableError,
     DeadlineExceededError,
+    JobCancelledError,
 )
 
 JOB_ID = {
@@ -174,14 +179,14 @@ STATUS: dict[str, Any] = {
     "responses": {
         200: {"headers": APPLIED_HEADER | REQUEST_ID_HEADER, "links": links("get_result")}
     }
-    | problem_responses(JobNotFoundError, ServiceUnavailableError),
+    | problem_responses(JobNotFoundError, JobErasedError, ServiceUnavailableError),
 }
 
 RESULT: dict[str, Any] = {
     "summary": "Fetch the predictions",
     "description": "The predictions of a completed job. A job that has not ended answers 202 with "
     "its status; a failed one answers 422 when the image was at fault, 504 when its deadline "
-    "passed, and 500 when we were at fault.",
+    "passed, and 500 when we were at fault; a cancelled one 410.",
     "response_description": "The job is completed.",
     "response_model": JobResult,
     "openapi_extra": _FOLLOW,
@@ -195,6 +200,7 @@ RESULT: dict[str, Any] = {
     }
     | problem_responses(
         JobNotFoundError,
+        JobErasedError,
         *JOB_ERRORS,
         ServiceUnavailableError,
     ),

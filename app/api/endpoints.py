@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import documentation, upload_documentation
+from app.api.answer_choice import read_answer_options
 from app.api.cache_headers import read_cache_use
 from app.api.deadline import read_cancel_after
 from app.api.direct_route import (
@@ -17,27 +18,16 @@ from app.api.direct_route import (
     get_settings,
 )
 from app.api.job_documents import describe, render_result
+from app.api.job_paths import ANONYMOUS, follow, read_job_id
 from app.api.preferences import name_applied, read_priority, read_wait_seconds
 from app.api.problems import create_problem_response
 from app.api.uploads import announced_bytes, receive_image
-from app.api.version_prefix import link_to
-from app.core.errors import JOB_ERRORS, JobFailedError, JobNotFoundError, ServiceError
+from app.core.errors import JOB_ERRORS, JobFailedError, ServiceError
 from app.jobs.content import ContentDigest
 from app.jobs.job import Job, JobState, Reception
 from app.models.schemas import JobAccepted
 
 router = create_router("classification")
-
-# Everybody, as long as nobody has to say who they are.
-ANONYMOUS = "anonymous"
-
-# Classifying takes milliseconds; a second is the least that the header can say.
-_RETRY_AFTER_SECONDS = "1"
-
-
-def _follow(request: Request, job_id: UUID) -> dict[str, str]:
-    location = link_to(request.scope, f"/status/{job_id}")
-    return {"Location": location, "Retry-After": _RETRY_AFTER_SECONDS}
 
 
 @router.post("/classify", status_code=202, **upload_documentation.CLASSIFY)
@@ -47,10 +37,11 @@ async def classify(request: Request) -> Response:
     wait_seconds = read_wait_seconds(request, settings.result.wait_limit_seconds)
     priority = read_priority(request)
     cache_use = read_cache_use(request, settings)
+    options = await read_answer_options(request)
     await service.admit(announced_bytes(request, settings.limits))
     job_id = uuid4()
     upload = service.create_upload(job_id)
-    digest = ContentDigest(ANONYMOUS) if cache_use.shares else None
+    digest = ContentDigest(ANONYMOUS, options.to_json()) if cache_use.shares else None
     try:
         await receive_image(request, upload, settings.limits, digest)
     except BaseException:
@@ -66,11 +57,12 @@ async def classify(request: Request) -> Response:
         priority=priority,
         content=digest.value() if digest else "",
         is_fresh=cache_use.is_fresh,
+        options=options,
     )
     headers = cache_use.describe(reception) | name_applied(wait_seconds)
     if job is not None and job.has_ended():
         return _create_end(job, headers)
-    headers |= _follow(request, job_id)
+    headers |= follow(request, job_id)
     if reception is Reception.ANSWERED:
         del headers["Retry-After"]
     return create_answer(JobAccepted(job_id=job_id), 202, headers)
@@ -87,17 +79,13 @@ async def get_result(request: Request) -> Response:
     job, wait_seconds = await _find_job(request)
     if job.has_ended():
         return _create_end(job, name_applied(wait_seconds))
-    headers = _follow(request, UUID(job.id)) | name_applied(wait_seconds)
+    headers = follow(request, UUID(job.id)) | name_applied(wait_seconds)
     return create_answer(describe(job), 202, headers)
 
 
 async def _find_job(request: Request) -> tuple[Job, int]:
     """The job in the path, and how many seconds its end was waited for at most."""
-    try:
-        job_id = UUID(request.path_params["job_id"])
-    except ValueError:
-        # What can't be an id was never given out.
-        raise JobNotFoundError() from None
+    job_id = read_job_id(request)
     limit_seconds = get_settings(request).result.wait_limit_seconds
     wait_seconds = read_wait_seconds(request, limit_seconds)
     return await get_service(request).get_job(job_id, wait_seconds), wait_seconds
@@ -105,9 +93,8 @@ async def _find_job(request: Request) -> tuple[Job, int]:
 
 def _create_end(job: Job, headers: dict[str, str]) -> Response:
     """The answer that holds what came of a job."""
-    if job.state is JobState.FAILED:
-        error = JOB_ERRORS.get(job.error["code"], JobFailedError)
-        response = create_problem_response(error(job.error["detail"]), job_id=job.id)
-        response.headers.update(headers)
-        return response
-    return create_json_answer(render_result(job), headers=headers)
+    if job.state is JobState.COMPLETED:
+        return create_json_answer(render_result(job), headers=headers)
+    kind = JOB_ERRORS.get(job.error["code"], JobFailedError)
+    error = kind(job.error["detail"], headers=headers, job_id=job.id)
+    return create_problem_response(error)

@@ -26,6 +26,7 @@ from app.core.errors import (
     StorageFullError,
     UnsupportedImageError,
 )
+from app.jobs.answer_options import DEFAULT_TOP_K, LARGEST_TOP_K
 from app.jobs.job import Priority
 from app.models.schemas import JobAccepted, JobResult
 
@@ -50,6 +51,29 @@ _UPLOAD = {
                 "enum": list(Priority),
                 "default": Priority.INTERACTIVE,
             },
+        },
+        {
+            "name": "top_k",
+            "in": "query",
+            "description": "How many predictions to answer at most.",
+            "schema": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": LARGEST_TOP_K,
+                "default": DEFAULT_TOP_K,
+            },
+        },
+        {
+            "name": "threshold",
+            "in": "query",
+            "description": "Leaves out predictions of a smaller confidence; none may be left.",
+            "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+        },
+        {
+            "name": "model",
+            "in": "query",
+            "description": "The name of the model that shall answer: one in `GET /health`.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 100},
         },
         {
             "name": "Cache-Control",

@@ -21,9 +21,17 @@ class ServiceError(Exception):
     )
     retry_after_seconds: ClassVar[int | None] = None
 
-    def __init__(self, detail: str | None = None, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        """``job_id``: the job in question, where there is one."""
         self.text = detail or type(self).detail
         self.headers = dict(headers or {})
+        self.job_id = job_id
         if self.retry_after_seconds is not None:
             self.headers.setdefault("Retry-After", str(self.retry_after_seconds))
         super().__init__(self.text)
@@ -62,6 +70,20 @@ class JobNotFoundError(NotFoundError):
 
     code, title = "job-not-found", "Job not found"
     detail = "No job has this id. It was never accepted, or its result has expired."
+
+
+class JobErasedError(ServiceError):
+    """Raised when a job was erased by its owner."""
+
+    status, code, title = 410, "job-erased", "Job erased"
+    detail = "This job was erased, with its image and its result."
+
+
+class JobEndedError(ServiceError):
+    """Raised when a job is to be cancelled that has ended."""
+
+    status, code, title = 409, "job-ended", "Job has ended"
+    detail = "The job has ended and can't be cancelled any more. Its result says what came of it."
 
 
 class MethodNotAllowedError(ServiceError):
@@ -221,6 +243,13 @@ class DeadlineExceededError(JobFailedError):
     detail = "The job's time was up before it was its turn. Submit the image again."
 
 
+class JobCancelledError(JobFailedError):
+    """Raised when the result of a job is asked for that its owner has cancelled."""
+
+    status, code, title = 410, "job-cancelled", "Job cancelled"
+    detail = "The job was cancelled before it was done. Submit the image again if it is wanted."
+
+
 class AttemptsExhaustedError(JobFailedError):
     """Raised when a job was tried again and again, in vain."""
 
@@ -252,6 +281,14 @@ class PayloadUnreadableError(RetryableJobError):
     reason = "payload_unreadable"
 
 
+class ModelUnavailableError(RetryableJobError):
+    """Raised when a job names another model than its worker's; another worker may have it."""
+
+    code, title = "model-unavailable", "Model not available"
+    detail = "No worker came to this job that has the model it names. GET /health lists models."
+    reason = "other_model"
+
+
 class OutOfMemoryError(RetryableJobError):
     """Raised when decoding or the engine ran out of memory."""
 
@@ -267,6 +304,8 @@ JOB_ERRORS: dict[str, type[JobFailedError]] = {
         OversizedImageError,
         PayloadLostError,
         DeadlineExceededError,
+        JobCancelledError,
         AttemptsExhaustedError,
+        ModelUnavailableError,
     )
 }

@@ -6,6 +6,8 @@ JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL af
 HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
 PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis);
 # expires until the job is accepted, and with a dead letter
+ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job and whose it was;
+# expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
@@ -41,6 +43,11 @@ BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two
 def job(job_id: str) -> str:
     """The key of a job's record."""
     return JOB + job_id
+
+
+def erased(job_id: str) -> str:
+    """The key of what is left of an erased job."""
+    return ERASED + job_id
 
 
 def holder(name: str) -> str:

@@ -7,9 +7,10 @@ import hashlib
 class ContentDigest:
     """The SHA-256 of one upload, taken while it arrives."""
 
-    def __init__(self, owner: str) -> None:
-        # First, and ended by a byte that no owner's name holds: no two owners ever share an answer.
-        self._hash = hashlib.sha256(owner.encode() + b"\0", usedforsecurity=False)
+    def __init__(self, owner: str, options: str = "") -> None:
+        """``options``: as :meth:`AnswerOptions.to_json` writes them."""
+        # First, and each ended by a byte that it can't hold: no two owners ever share an answer.
+        self._hash = hashlib.sha256(f"{owner}\0{options}\0".encode(), usedforsecurity=False)
 
     def update(self, data: bytes) -> None:
         """Take the next bytes of the image."""

@@ -64,7 +64,7 @@ class RedisIntake:
         for job in jobs:
             words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
             words += (int(job.is_watched), int(job.priority is Priority.BULK))
-            words += (job.content, int(job.is_fresh))
+            words += (job.content, int(job.is_fresh), job.options.to_json())
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )

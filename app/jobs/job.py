@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
+
 
 class JobState(StrEnum):
     """The states of a job.
@@ -15,7 +17,7 @@ class JobState(StrEnum):
         pending ──claim──▶ processing ──finish──▶ completed | failed | cancelled
            ▲                   │
            └──claim lost, or───┘          pending ──deadline──▶ failed
-              to try again                pending ──▶ cancelled
+              to try again                pending ──▶ cancelled, at once
 
     The last three are terminal: once there, a job never changes again. The one exception is made
     by an operator's hand: a dead letter (failed, and kept) that is retried is pending again.
@@ -152,6 +154,7 @@ class Submission:
     priority: Priority = Priority.INTERACTIVE
     content: str = ""
     is_fresh: bool = False
+    options: AnswerOptions = DEFAULT_OPTIONS
 
 
 class Reception(IntEnum):
@@ -185,13 +188,14 @@ class Claim:
     """A worker process's right to finish one job, good while ``attempt`` is the job's latest.
 
     ``patience_ms``: how long after the claim the deadline is; ``None`` without one. ``retries``:
-    how often the job was put off so far.
+    how often the job was put off so far. ``options``: how its answer shall look.
     """
 
     job_id: str
     attempt: int
     patience_ms: int | None = None
     retries: int = 0
+    options: AnswerOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,8 @@ class Verdict(StrEnum):
     """For good, and nothing to look into: the image is at fault, or its time is up."""
     UNPROCESSABLE = "unprocessable"
     """For good, and worth a look: a dead letter."""
+    CANCELLED = "cancelled"
+    """Left, since its owner has asked for that."""
     RETRY = "retry"
     """Not now; perhaps later."""
 
@@ -244,6 +250,11 @@ class Outcome:
     def unprocessable(cls, claim: Claim, code: str, detail: str, reason: str) -> "Outcome":
         """``reason`` is for the operator who looks into it."""
         return cls(claim, Verdict.UNPROCESSABLE, render_error(code, detail), reason)
+
+    @classmethod
+    def cancelled(cls, claim: Claim) -> "Outcome":
+        """Its owner has asked for that; if the job is somebody else's by now, this says nothing."""
+        return cls(claim, Verdict.CANCELLED, "")
 
     @classmethod
     def retry(

@@ -12,6 +12,7 @@ import redis
 
 from app.core import keys
 from app.core.config import Settings
+from app.jobs.answer_options import parse_options
 from app.jobs.job import TERMINAL_STATES, Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.script import Rules, render_script
 
@@ -65,12 +66,16 @@ class RedisLedger:
         """
         about = [answer.model, answer.version, answer.engine, answer.identity]
         ended, given = self._turn(args=[holder, wanted, *about, *_words(outcomes)])
-        fields = (given[position::4] for position in range(4))
+        fields = (given[position::5] for position in range(5))
         claims = [
             Claim(
-                job_id.decode(), int(attempt), None if patience < 0 else int(patience), int(retries)
+                job_id.decode(),
+                int(attempt),
+                None if patience < 0 else int(patience),
+                int(retries),
+                parse_options(options.decode()),
             )
-            for job_id, attempt, patience, retries in zip(*fields, strict=True)
+            for job_id, attempt, patience, retries, options in zip(*fields, strict=True)
         ]
         return Turn(_decode(ended), claims)
 
@@ -83,11 +88,15 @@ class RedisLedger:
         ended, _ = self._turn(args=["", 0, "", "", "", "", *_words(outcomes)])
         return _decode(ended)
 
-    def report_progress(self, claims: Iterable[Claim], progress: int, stage: Stage) -> None:
-        """Say that claimed jobs are ``progress`` percent done and in ``stage``."""
+    def report_progress(
+        self, claims: Iterable[Claim], progress: int, stage: Stage
+    ) -> frozenset[str]:
+        """Say that claimed jobs are ``progress`` percent done and in ``stage``.
+
+        Returns the ids of those that need no more work: cancelled, erased, or somebody else's.
+        """
         pairs = [word for claim in claims for word in (claim.job_id, claim.attempt)]
-        if pairs:
-            self._progress(args=[progress, stage, *pairs])
+        return frozenset(_decode(self._progress(args=[progress, stage, *pairs]) if pairs else ()))
 
     def renew(self, holders: Iterable[str]) -> None:
         """Prolong every lease of these worker processes, all of them alive and at work."""

@@ -7,7 +7,13 @@ from typing import Self
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import DeadlineExceededError, JobFailedError, TimedOutError, WorkerLostError
+from app.core.errors import (
+    DeadlineExceededError,
+    JobCancelledError,
+    JobFailedError,
+    TimedOutError,
+    WorkerLostError,
+)
 from app.jobs.doorbell import BELL_ID, render_message
 from app.jobs.job import render_error
 
@@ -16,6 +22,7 @@ _KEY_NAMES = (
     "JOB",
     "HOLDER",
     "PAYLOAD",
+    "ERASED",
     "LIVE",
     "WORKER",
     "QUEUE",
@@ -47,6 +54,7 @@ _ERRORS: dict[str, type[JobFailedError]] = {
     "WORKER_LOST": WorkerLostError,
     "TIMED_OUT": TimedOutError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "JOB_CANCELLED": JobCancelledError,
 }
 
 

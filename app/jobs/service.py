@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 import redis.asyncio
@@ -13,9 +14,10 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import JobNotFoundError, ServiceError, StorageFullError
+from app.core.errors import ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
@@ -24,6 +26,7 @@ from app.jobs.live_channel import LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
 from app.jobs.redis_guard import RedisGuard
+from app.jobs.withdrawals import Withdrawals
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
+        self._withdrawals = Withdrawals(client, settings, self._payloads, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
 
     async def run(self) -> None:
@@ -112,12 +116,14 @@ class JobService:
         priority: Priority = Priority.INTERACTIVE,
         content: str = "",
         is_fresh: bool = False,
+        options: AnswerOptions = DEFAULT_OPTIONS,
     ) -> tuple[Reception, Job | None]:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
-        ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content`` and
-        ``is_fresh`` as in :class:`Submission`. Returns what became of it, and its record if it was
-        waited for. Raises :class:`QueueFullError` when there is no room; the upload is erased then.
+        ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content``,
+        ``is_fresh`` and ``options`` as in :class:`Submission`. Returns what became of it, and its
+        record if it was waited for. Raises :class:`QueueFullError` when there is no room; the
+        upload is erased then.
         """
         try:
             upload_bytes = await upload.commit()
@@ -135,6 +141,7 @@ class JobService:
             priority=priority,
             content=content,
             is_fresh=is_fresh,
+            options=options,
         )
         if not wait_seconds:
             return await self._accept(submission, upload), None
@@ -165,15 +172,32 @@ class JobService:
     async def get_job(self, job_id: UUID, wait_seconds: float = 0) -> Job:
         """A job's record, once it has ended or after ``wait_seconds``.
 
-        Raises :class:`JobNotFoundError`.
+        Raises :class:`JobNotFoundError` and :class:`JobErasedError`.
         """
         if wait_seconds:
             job = await self._live.wait_for_end(str(job_id), wait_seconds)
         else:
             job = await self._intake.find(str(job_id))
         if job is None:
-            raise JobNotFoundError()
+            raise await self._withdrawals.explain_absence(str(job_id))
         return job
+
+    async def cancel_job(self, job_id: UUID, owner: str) -> Job:
+        """As :meth:`Withdrawals.cancel`."""
+        return await self._withdrawals.cancel(str(job_id), owner)
+
+    async def erase_job(self, job_id: UUID, owner: str) -> None:
+        """As :meth:`Withdrawals.erase`."""
+        await self._withdrawals.erase(str(job_id), owner)
+
+    async def list_models(self) -> list[str]:
+        """The names of the models that workers run now."""
+
+        async def read() -> list[Heartbeat]:
+            names = cast(list[bytes], await self._redis.zrange(keys.WORKERS, 0, -1))
+            return await self._read_heartbeats([name.decode() for name in names])
+
+        return sorted({worker.model for worker in await self._guard.call(read)})
 
     async def get_health(self, timeout_seconds: float) -> ServiceHealth:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""

@@ -6,10 +6,11 @@ it.
 
 import fcntl
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,10 +26,10 @@ from app.inference.engines.selection import Plan, choose_engine, measure_engines
 from app.inference.engines.trial import Measurement
 from app.inference.fingerprints import answer_identity, fingerprint
 from app.inference.sources import ModelSource, digest_file, find_source
+from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.models.manifest import ModelManifest
 
 _LOGGER = logging.getLogger("app.models")
-_TOP = 5
 # Finer than any engine agrees with another, coarse enough to read.
 _CONFIDENCE_DIGITS = 6
 
@@ -82,8 +83,15 @@ class LoadedModel:
         self.engine = engine
         self.identity = identity
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ClassPrediction]]:
-        """Squares from :func:`app.inference.images.decode` → top 5 each, most confident first."""
+    def classify(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        options: Iterable[AnswerOptions] = repeat(DEFAULT_OPTIONS),
+    ) -> list[list[ClassPrediction]]:
+        """Squares from :func:`app.inference.images.decode` → predictions, most confident first.
+
+        ``options``: for each image, how many, and how sure they must be.
+        """
         if not images:
             return []
         labels = self.manifest.labels
@@ -91,8 +99,10 @@ class LoadedModel:
         predictions = self.engine.predict(np.stack(images))
         if not np.isfinite(predictions).all():
             raise ValueError("the model gave numbers that are no probabilities")
-        for probabilities in predictions:
-            best = np.argsort(-probabilities, kind="stable")[:_TOP]
+        for probabilities, chosen in zip(predictions, options, strict=False):
+            best = np.argsort(-probabilities, kind="stable")[: chosen.top_k]
+            if chosen.threshold:
+                best = best[probabilities[best] >= chosen.threshold]
             answers.append(
                 [
                     ClassPrediction(

@@ -114,7 +114,9 @@ class JobResult(Message):
     )
 
     job_id: UUID
-    predictions: list[Prediction] = Field(description="The top five, most confident first.")
+    predictions: list[Prediction] = Field(
+        description="Most confident first: five, unless `top_k` and `threshold` chose otherwise."
+    )
     processing_time: float = Field(ge=0, description="Seconds from a worker's claim to completion.")
     created_at: UtcTime = Field(description="When the job was accepted, UTC.")
     queue_time: float = Field(ge=0, description="Seconds from acceptance to that claim.")

@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
@@ -14,6 +15,7 @@ from app.core.config import Settings
 from app.core.errors import (
     DeadlineExceededError,
     JobFailedError,
+    ModelUnavailableError,
     OutOfMemoryError,
     PayloadLostError,
     RetryableJobError,
@@ -50,6 +52,9 @@ Clock = Callable[[], float]
 """Seconds that only grow, as from :func:`time.monotonic`."""
 
 
+Item = TypeVar("Item")
+
+
 class HandBackRequested(BaseException):
     """Raised in the middle of a batch when its worker has to end. No decoder takes it for its own
     error, as it might an :class:`Exception`."""
@@ -68,6 +73,7 @@ class _Batch:
         self._started = self._marked = clock()
         self.worked_seconds = 0.0
         """Decoding and classifying, without the ledger."""
+        self._unwanted: frozenset[str] = frozenset()
 
     def age_seconds(self) -> float:
         return self._clock() - self._started
@@ -78,6 +84,19 @@ class _Batch:
 
     def mark(self) -> None:
         self._marked = self._clock()
+
+    def drop(self, job_ids: frozenset[str]) -> None:
+        """Do no more for these jobs: their owners or other workers have taken them back."""
+        if job_ids:
+            dropped = [claim for claim in self.claims if claim.job_id in job_ids - self._unwanted]
+            self.outcomes += [Outcome.cancelled(claim) for claim in dropped]
+            self._unwanted |= job_ids
+
+    def keep_wanted(self, items: Sequence[tuple[Claim, Item]]) -> Sequence[tuple[Claim, Item]]:
+        """Those whose jobs were not dropped."""
+        if not self._unwanted:
+            return items
+        return [item for item in items if item[0].job_id not in self._unwanted]
 
 
 class BatchClassifier:
@@ -204,7 +223,9 @@ class BatchClassifier:
                 self._report_outcomes(batch)
                 rest = [claim for claim, _ in images[start:]]
                 self._report(batch, rest, Stage.LOADING)
-            self._run(batch, images[start : start + size])
+            portion = batch.keep_wanted(images[start : start + size])
+            if portion:
+                self._run(batch, portion)
 
     def _read(self, batch: _Batch) -> list[tuple[Claim, bytes | None]]:
         """The uploads of the batch, but for those that can't be read now."""
@@ -235,7 +256,7 @@ class BatchClassifier:
         batch.under_way = [claim for claim, _ in images]
         self._report(batch, batch.under_way, Stage.DECODING)
         decoded: list[tuple[Claim, Pixels]] = []
-        for claim, payload in images:
+        for claim, payload in batch.keep_wanted(images):
             try:
                 decoded.append((claim, self._decode(batch, claim, payload)))
             except JobFailedError as error:
@@ -244,13 +265,15 @@ class BatchClassifier:
                     raise error.__cause__ from None
                 batch.outcomes.append(self._fail(claim, error))
         self._report(batch, [claim for claim, _ in decoded], Stage.CLASSIFYING)
-        batch.outcomes += self._predict(decoded)
+        batch.outcomes += self._predict(batch.keep_wanted(decoded))
         batch.under_way = []
         batch.worked_seconds += self._clock() - started
 
     def _decode(self, batch: _Batch, claim: Claim, payload: bytes | None) -> Pixels:
         if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:
             raise DeadlineExceededError()
+        if claim.options.model not in ("", self._answer.model):
+            raise ModelUnavailableError()
         if payload is None:
             raise PayloadLostError()
         try:
@@ -262,7 +285,9 @@ class BatchClassifier:
         if not decoded:
             return []
         try:
-            answers = self._model.classify([image for _, image in decoded])
+            answers = self._model.classify(
+                [image for _, image in decoded], [claim.options for claim, _ in decoded]
+            )
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:
@@ -299,7 +324,7 @@ class BatchClassifier:
 
     def _report(self, batch: _Batch, claims: Sequence[Claim], stage: Stage) -> None:
         if batch.is_due():
-            self._ledger.report_progress(claims, _PROGRESS[stage], stage)
+            batch.drop(self._ledger.report_progress(claims, _PROGRESS[stage], stage))
             batch.mark()
 
     def _report_outcomes(self, batch: _Batch) -> None:

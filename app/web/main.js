@@ -146,15 +146,21 @@ function remove(items) {
 
 async function copy(item) {
   const text = curlCommand(item);
-  try {
-    await navigator.clipboard.writeText(text); // over HTTPS and on localhost alone
-    announce("Copied");
-    cards.get(item)?.confirm("copy", "Copied");
-  } catch {
-    find("command-text").value = text;
-    find("command").showModal();
-    find("command-text").select();
-  }
+  // The clipboard proper is there over HTTPS and on localhost alone.
+  await (navigator.clipboard?.writeText(text) ?? Promise.reject()).catch(() => copyOldWay(text));
+  announce("Copied");
+  cards.get(item)?.confirm("copy", "Copied");
+}
+
+function copyOldWay(text) {
+  const focused = document.activeElement;
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  focused.focus();
 }
 
 find("clear").addEventListener("click", () => find("question").showModal());

@@ -101,8 +101,10 @@ export class Work {
   }
 
   #change(item, changes) {
+    // A terminal state never changes, whichever answer comes late.
+    if (item.isRemoved || hasEnded(item)) return;
     Object.assign(item, changes);
-    if (!item.isRemoved) this.#changed(item);
+    this.#changed(item);
   }
 
   /** Start what there is room for. */

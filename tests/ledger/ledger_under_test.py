@@ -25,6 +25,7 @@ from app.jobs.job import Answer, Backlog, Claim, Job, Outcome, Reception, Submis
 from app.jobs.ledger import RedisLedger
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.redis_payloads import RedisPayloadIntake
+from app.jobs.withdrawals import Withdrawals
 
 ANSWER = Answer(model="a-model", version="7", engine="torch", identity="a-model-7")
 PREDICTIONS = [{"class_name": "cat", "confidence": 0.9}]
@@ -110,6 +111,24 @@ class LedgerUnderTest:
 
     def purge_dead(self, *job_ids: str) -> Any:
         return self.with_dead_letters(lambda letters: letters.purge(job_ids))
+
+    def withdraw(self, ask: Callable[[Withdrawals], Any]) -> Any:
+        """What an owner gets who asks for a job to be cancelled or erased."""
+
+        async def run() -> Any:
+            async with AsyncRedis.from_url(self.url) as client:
+                guard = RedisGuard()
+                payloads = RedisPayloadIntake(client, guard)
+                return await ask(Withdrawals(client, self.settings(), payloads, guard))
+
+        return asyncio.run(run())
+
+    def cancel(self, job_id: str, owner: str = "anonymous") -> Job:
+        job: Job = self.withdraw(lambda withdrawals: withdrawals.cancel(job_id, owner))
+        return job
+
+    def erase(self, job_id: str, owner: str = "anonymous") -> None:
+        self.withdraw(lambda withdrawals: withdrawals.erase(job_id, owner))
 
     # --- The worker's half ------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from app.celery_app import create_celery_app
 from app.core import keys
 from app.core.config import RedisSettings, Settings
 from app.jobs.doorbell import TASK_NAME
-from app.jobs.job import DeathReason
+from app.jobs.job import DeathReason, JobState
 from tests.ledger.ledger_under_test import LONG, LedgerUnderTest, completed, retry, unprocessable
 
 
@@ -22,6 +22,12 @@ def test_one_doorbell_for_each_batch_that_waits(under_test: LedgerUnderTest) -> 
     assert bells == [1, 1, 1, 1, 2, 2, 2, 2, 3]
 
 
+def pending(under_test: LedgerUnderTest) -> list[str]:
+    """Those that wait and were not cancelled or erased."""
+    jobs = [under_test.find(job_id) for job_id in under_test.waiting()]
+    return [job.id for job in jobs if job and job.state is JobState.PENDING]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_outstanding_doorbells_always_cover_the_queue(server_url: str, seed: int) -> None:
     """The rule itself, whatever the order of events."""
@@ -29,7 +35,7 @@ def test_outstanding_doorbells_always_cover_the_queue(server_url: str, seed: int
     under_test = LedgerUnderTest(server_url, batch_size=3, max_attempts=100)
     holders = []
     for step in range(300):
-        event = chance.choice(("submit", "submit", "claim", "die", "vanish"))
+        event = chance.choice(("submit", "submit", "claim", "die", "vanish", "cancel", "erase"))
         if event == "submit":
             under_test.submit()
         elif event == "claim" and under_test.answer_bell():
@@ -43,6 +49,10 @@ def test_outstanding_doorbells_always_cover_the_queue(server_url: str, seed: int
             under_test.ledger.release(holders.pop(), DeathReason.WORKER_LOST)
         elif event == "vanish" and under_test.waiting():
             under_test.redis.delete(keys.job(chance.choice(under_test.waiting())))
+        elif event == "cancel" and pending(under_test):
+            under_test.cancel(chance.choice(pending(under_test)))
+        elif event == "erase" and pending(under_test):
+            under_test.erase(chance.choice(pending(under_test)))
         assert under_test.bells() >= -(-len(under_test.waiting()) // 3), f"{event}, step {step}"
 
 

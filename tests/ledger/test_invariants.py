@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from app.core import keys
-from app.jobs.job import Claim, DeathReason, JobState, Outcome, Priority
+from app.core.errors import JobEndedError
+from app.jobs.job import Claim, DeathReason, JobState, Outcome, Priority, Stage
 from tests.ledger.ledger_under_test import (
     LONG_MS,
     LedgerUnderTest,
@@ -30,7 +31,9 @@ class Chance:
         self._random = random.Random(seed)
         self._claims: list[Claim] = []
         self._ended: dict[str, str] = {}
+        self._unwanted: frozenset[str] = frozenset()
         self.submitted: list[str] = []
+        self.erased: list[str] = []
         self.verdicts: Counter[str] = Counter()
         self._events: list[Callable[[], None]] = [
             *[self._submit] * 4,
@@ -41,6 +44,9 @@ class Chance:
             self._pass_time,
             self._pass_time,
             self._retry_or_purge,
+            self._report_progress,
+            *[self._cancel] * 2,
+            self._erase,
         ]
 
     def step(self) -> str:
@@ -78,7 +84,33 @@ class Chance:
             self._under_test.ledger.finish(outcomes)
 
     def _judge(self, claim: Claim) -> Outcome:
+        if claim.job_id in self._unwanted:
+            return Outcome.cancelled(claim)
         return self._random.choice((completed, completed, failed, retry, unprocessable))(claim)
+
+    def _report_progress(self) -> None:
+        claims = self._random.sample(self._claims, min(len(self._claims), 3))
+        self._unwanted |= self._under_test.ledger.report_progress(claims, 50, Stage.DECODING)
+
+    def _cancel(self) -> None:
+        if self.submitted:
+            job_id = self._random.choice(self.submitted)
+            before = self._under_test.get(job_id).state
+            try:
+                now = self._under_test.cancel(job_id).state
+            except JobEndedError:
+                assert before not in UNFINISHED
+            else:
+                ends = {JobState.PENDING: JobState.CANCELLED}
+                assert now is ends.get(before, JobState.PROCESSING)
+
+    def _erase(self) -> None:
+        if self.submitted:
+            job_id = self._random.choice(self.submitted)
+            self._under_test.erase(job_id)
+            assert self._under_test.find(job_id) is None
+            self._forget(job_id)
+            self.erased.append(job_id)
 
     def _give_back(self) -> None:
         holder = f"w{self._random.randrange(4)}"
@@ -116,7 +148,11 @@ class Chance:
             self._under_test.retry_dead(job_id)
         else:
             self._under_test.purge_dead(job_id)
-            self.submitted.remove(job_id)
+            self._forget(job_id)
+        self._ended.pop(job_id, None)
+
+    def _forget(self, job_id: str) -> None:
+        self.submitted.remove(job_id)
         self._ended.pop(job_id, None)
 
     # --- What must hold ---------------------------------------------------------------------------
@@ -132,6 +168,8 @@ class Chance:
         assert {job_id: places[job_id] for job_id in unfinished} == dict.fromkeys(unfinished, 1)
         processing = {job.id for job in jobs if job.state is JobState.PROCESSING}
         assert processing == set(leases)
+        for place in (keys.DELAYED, keys.LEASES, keys.DEADLINES, keys.DEAD):
+            assert not set(self._under_test.members(place)) & set(self.erased)
         total = sum(job.upload_bytes for job in unfinished.values())
         assert self._under_test.backlog_bytes() == total
         assert set(self._under_test.members(keys.DEADLINES)) <= set(unfinished)
@@ -159,4 +197,5 @@ def test_after_any_history_every_job_is_in_its_one_place(server_url: str, seed: 
             raise AssertionError(f"after {name}, step {number}") from error
     # A history in which nothing happens proves nothing.
     ends = {"completed", "undecodable-image", "deadline-exceeded", "unprocessable"}
+    ends |= {"job-cancelled"}
     assert ends <= set(chance.verdicts)

@@ -18,7 +18,7 @@ local function order_queues()
 end
 
 -- Up to a batch of jobs for `holder`, and no more than it wants.
--- Returns {id, attempt, ms until its deadline or -1, retries, …}, {ids of jobs that were too late …}
+-- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that were too late …}
 local function claim_jobs(holder, wanted, model, version, engine, identity, now)
   local given, late, count, dropped = {}, {}, 0, 0
   local most = math.min(BATCH_SIZE, tonumber(wanted))
@@ -29,6 +29,7 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
     given[#given + 1] = tonumber(record.attempts)
     given[#given + 1] = record.deadline and math.max(record.deadline - now, 0) or -1
     given[#given + 1] = record.retries
+    given[#given + 1] = record.options or ''
     count = count + 1
   end
 

@@ -1,5 +1,12 @@
 -- How jobs end, and how those that share an image share the end.
 
+-- The token of the request by which this owner erased a job.
+local function find_eraser(id, owner)
+  local mark = redis.call('GET', ERASED .. id)
+  local token, eraser = string.match(mark or '', '^(%S+) (.*)$')
+  return eraser == owner and token
+end
+
 -- The job no longer counts as work to do.
 local function settle(id, record)
   change_backlog(-1, -(record.size or 0))
@@ -32,6 +39,11 @@ local function bury(id, record, reason, body, now)
     redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
   end
   share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out', now)
+end
+
+-- The end that a job's owner asked for.
+local function cancel(id, record, now)
+  finish(id, record, 'cancelled', record.progress, 'error', JOB_CANCELLED, now)
 end
 
 -- Jobs that ended because another did: their uploads can go, too.
@@ -76,13 +88,17 @@ end
 
 -- A claim has come to nothing: the job goes back to the head of the queue. Unless it was handed
 -- back in good health it runs alone from then on, since any member of its batch may have been the
--- reason, and is given up when that has happened too often.
+-- reason, and is given up when that has happened too often. A job that was to be cancelled is.
 -- Returns whether the job has ended and its upload can go.
 local function take_back(id, reason, now)
   local record = read_record(id)
   drop_claim(id, record)
   if record.state ~= 'processing' then
     return false
+  end
+  if record.cancel then
+    cancel(id, record, now)
+    return true
   end
   note_attempt(id, record, reason, now)
   if reason ~= 'handed_back' then

@@ -49,6 +49,7 @@ end
 --   completed      body: the predictions
 --   failed         body: the error; the sender's fault, and nothing to keep
 --   unprocessable  body: the error; becomes a dead letter
+--   cancelled      the worker has heard that the job is not wanted any more
 --   retry          reason: why not now; after the delay again; body: the error once that has been
 --                  so too often
 -- Returns the ids of the jobs that have ended under this claim, now or, when the answer was lost and
@@ -70,6 +71,9 @@ local function finish_claims(words, first, now)
       elseif verdict == 'unprocessable' then
         note_attempt(id, record, words[i + 4], now)
         bury(id, record, 'unprocessable', body, now)
+      elseif verdict == 'cancelled' or record.cancel then
+        cancel(id, record, now)
+        ended[#ended + 1] = id
       else
         put_off(id, record, body, words[i + 4], words[i + 5], now)
       end

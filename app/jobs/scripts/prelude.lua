@@ -95,13 +95,13 @@ end
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
     'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content',
-    'watchers')
+    'watchers', 'cancel', 'options')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
     retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
-    content = fields[13], watchers = fields[14],
+    content = fields[13], watchers = fields[14], cancel = fields[15], options = fields[16],
   }
 end
 

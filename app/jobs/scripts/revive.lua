@@ -7,7 +7,8 @@ for _, id in ipairs(ARGV) do
   local record = redis.call('ZREM', DEAD, id) == 1 and read_record(id)
   if record and record.dead then
     redis.call('PERSIST', JOB .. id)
-    redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries')
+    redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries',
+      'cancel')
     enter(id, record, 'pending', 0, now, 'solo', 1)
     change_backlog(1, record.size or 0)
     if PAYLOADS_IN_REDIS then

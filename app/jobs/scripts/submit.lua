@@ -1,7 +1,8 @@
 -- Accept jobs: each once, however often it is sent, while there is room.
 -- ARGV: the sending process's channel, then for each job id, owner, upload's bytes, ms until its
 -- deadline or 0, whether the process wants to hear of its end (1 or 0), whether it is bulk (1 or 0),
--- the digest of its content or '', whether it must be classified anew (1 or 0), …
+-- the digest of its content or '', whether it must be classified anew (1 or 0), how its answer shall
+-- look or '', …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
 -- became of it, as in app.jobs.job.Reception}
 local REFUSED, ACCEPTED, ANSWERED, JOINED = 0, 1, 2, 3
@@ -12,7 +13,7 @@ local accepted, counts = 0, {}
 
 local function write(id, record, owner)
   local optional = {}
-  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content'}) do
+  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'options'}) do
     if record[field] then
       optional[#optional + 1] = field
       optional[#optional + 1] = record[field]
@@ -53,7 +54,7 @@ local function accept(id, owner, record, content, is_fresh)
 end
 
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
-for i = 2, #ARGV, 8 do
+for i = 2, #ARGV, 9 do
   local id, size, patience = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
   local verdict = REFUSED
@@ -64,6 +65,7 @@ for i = 2, #ARGV, 8 do
     local record = {
       attempts = 0, progress = 0, size = size, deadline = patience > 0 and now + patience,
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
+      options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
     verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
     if content then

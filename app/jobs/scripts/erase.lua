@@ -1,0 +1,30 @@
+-- Erase a job at its owner's wish, whatever its state; one that has not ended is cancelled first, and
+-- whoever holds it will find its claim gone. A mark stays for as long as its result might have.
+-- ARGV: id, owner, a token that tells this request from others
+-- Returns what became of it, as in app.jobs.withdrawals.Withdrawal. The repetition of a request whose
+-- answer was lost is answered the same.
+local UNKNOWN, GONE, DONE = 0, 1, 3
+local id, owner, token = ARGV[1], ARGV[2], ARGV[3]
+go_beyond_memory_limit()
+
+local eraser = find_eraser(id, owner)
+if eraser then
+  return eraser == token and DONE or GONE
+end
+local record = read_record(id)
+if not record.state or redis.call('HGET', JOB .. id, 'owner') ~= owner then
+  return UNKNOWN
+end
+if record.state == 'pending' or record.state == 'processing' then
+  drop_claim(id, record)
+  redis.call('ZREM', DELAYED, id)
+  cancel(id, record, now_ms())
+end
+redis.call('ZREM', DEAD, id)
+redis.call('UNLINK', JOB .. id)
+if PAYLOADS_IN_REDIS then
+  redis.call('UNLINK', PAYLOAD .. id)
+end
+redis.call('SET', ERASED .. id, token .. ' ' .. owner, 'PX', RESULT_TTL)
+conclude()
+return DONE
