@@ -8,10 +8,6 @@ const WORDS = {
   completed: "Done", failed: "Failed", cancelled: "Cancelled", refused: "Refused", gone: "Gone",
 };
 
-const STAGES = { loading: "Loading", decoding: "Decoding", classifying: "Classifying" };
-
-const percent = (share) => `${(share * 100).toFixed(1)} %`;
-
 /** The words beside the state. */
 function describe(item, isUp) {
   if (item.isCancelling && !hasEnded(item)) return "cancelling …";
@@ -22,7 +18,7 @@ function describe(item, isUp) {
   return `in ${Math.max(item.seconds * 1000, 1).toFixed(0)} ms`;
 }
 
-/** A shell command that classifies the same file. */
+/** A shell command that classifies the file. */
 export function curlCommand(item) {
   // curl reads ; and , in a bare name, the shell ends at a single quote.
   const isPlain = /^[\w.@+ -]+$/.test(item.name);
@@ -72,9 +68,8 @@ export class Card {
       image.src = item.thumbnail;
       image.hidden = false;
     }
-    word.textContent = (item.state === "processing" && STAGES[item.stage]) || WORDS[item.state];
+    word.textContent = WORDS[item.state];
     detail.textContent = describe(item, isUp);
-    detail.title = item.engine ?? "";
 
     progress.hidden = isOver;
     if (["pending", "processing"].includes(item.state)) progress.value = item.progress ?? 0;
@@ -94,15 +89,12 @@ export class Card {
 
   #showPredictions() {
     const list = this.#parts.predictions;
-    const { predictions } = this.item;
-    list.hidden = !predictions;
-    if (!predictions || list.childElementCount) {
-      if (!predictions) list.replaceChildren();
-      return;
-    }
-    for (const { class_name: name, confidence } of predictions) {
+    list.hidden = !this.item.predictions;
+    if (list.hidden || list.childElementCount) return;
+    for (const { class_name: name, confidence } of this.item.predictions) {
       const row = document.createElement("li");
-      row.append(part("label", name), part("share", percent(confidence)), part("meter", ""));
+      const share = `${(confidence * 100).toFixed(1)} %`;
+      row.append(part("label", name), part("share", share), part("meter", ""));
       row.style.setProperty("--share", confidence);
       list.append(row);
     }

@@ -14,8 +14,7 @@ export class Connection extends EventTarget {
   constructor() {
     super();
     // The browser knows that the network is back before the next probe would.
-    addEventListener("online", () => this.check());
-    addEventListener("offline", () => this.check());
+    for (const change of ["online", "offline"]) addEventListener(change, () => this.check());
   }
 
   /** Look now. Tells listeners with `change` when it went or came back. */

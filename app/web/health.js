@@ -6,14 +6,13 @@ const REFRESH_MILLISECONDS = 5_000;
 
 const WORDS = { healthy: "Ready", degraded: "Needs attention", unhealthy: "Storage is away" };
 
-const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-
 function describe(health) {
   const parts = [WORDS[health.status] ?? health.status];
   if (health.redis_connected) {
+    const workers = health.workers_available;
     const engines = new Set(health.workers.map((worker) => worker.engine));
-    parts.push(`${health.queue_length?.toLocaleString("en") || "nothing"} waiting`);
-    parts.push(count(health.workers_available, "worker") + (engines.size ? ` on ${[...engines].join(", ")}` : ""));
+    parts.push(`${health.queue_length.toLocaleString("en")} waiting`);
+    parts.push([`${workers} worker${workers === 1 ? "" : "s"}`, ...engines].join(" on "));
   }
   return [parts.join(" · "), ...health.reasons].join(". ");
 }
@@ -33,12 +32,8 @@ export function watchHealth(connection) {
     clearTimeout(timer);
     if (document.hidden) return;
     if (connection.isUp) {
-      try {
-        const health = await getHealth();
-        show(health.status, describe(health));
-      } catch {
-        connection.check();
-      }
+      const health = await getHealth().catch(() => connection.check());
+      if (health) show(health.status, describe(health));
     } else {
       show("unknown", "Not reachable");
     }

@@ -22,10 +22,10 @@ export function createItem(file, at, index) {
   };
 }
 
-/** Make it as if it had just been chosen, for another try that is another job. */
-export function renew(item) {
+/** Make it as if it had just been chosen, for another try: with another key, another job. */
+export function renew(item, key = createKey()) {
   Object.assign(item, {
-    key: createKey(), state: "waiting", id: undefined, progress: 0, stage: null, note: "",
-    problem: undefined, predictions: undefined, isCancelling: false, breaks: 0,
+    key, state: "waiting", id: undefined, progress: 0, note: "", problem: undefined,
+    isCancelling: false, breaks: 0,
   });
 }

@@ -9,31 +9,23 @@ import { makeThumbnail } from "./thumbnail.js";
 import { Work } from "./work.js";
 
 const find = (id) => document.getElementById(id);
-const list = find("list");
-
-const cards = new Map(); // item to card, the newest first
+const cards = new Map(); // item to card
 const connection = new Connection();
 const work = new Work(connection, show);
 
-// — What is shown —
-
 function show(item) {
   cards.get(item).update(connection.isUp);
-  if (item.id) history.save(item);
+  if (item.id && item.state !== item.savedState) history.save(item);
+  item.savedState = item.state;
   if (hasEnded(item)) tell(item);
   summarize();
 }
 
 /** Place cards of `items` above all others. */
 function place(items) {
-  const fragment = document.createDocumentFragment();
-  for (const item of items) {
-    const card = new Card(item, act);
-    cards.set(item, card);
-    card.update(connection.isUp);
-    fragment.append(card.element);
-  }
-  list.prepend(fragment);
+  for (const item of items) cards.set(item, new Card(item, act));
+  for (const item of items) cards.get(item).update(connection.isUp);
+  find("list").prepend(...items.map((item) => cards.get(item).element));
   summarize();
 }
 
@@ -70,12 +62,10 @@ connection.addEventListener("change", () => {
   banner.hidden = connection.isUp;
   banner.textContent = connection.isUp
     ? ""
-    : "Connection lost. Nothing is lost: this page goes on by itself as soon as the service is there.";
+    : "Connection lost. Your images are safe: the page goes on by itself when the service is back.";
   for (const card of cards.values()) card.update(connection.isUp);
   if (connection.isUp) announce("The connection is back");
 });
-
-// — What comes in —
 
 async function add(files) {
   if (!files.length) return;
@@ -120,13 +110,16 @@ addEventListener("beforeunload", (event) => {
   if (work.hasUnsent) event.preventDefault();
 });
 
-// — What can be done —
-
 function act(name, item) {
   if (name === "cancel") work.cancel(item);
-  else if (name === "retry") work.retry(item);
+  else if (name === "retry") retry(item);
   else if (name === "copy") copy(item);
   else remove([item]);
+}
+
+function retry(item) {
+  history.forget([item.key]); // the new job takes its place
+  work.retry(item);
 }
 
 function remove(items) {
@@ -169,8 +162,6 @@ find("question").addEventListener("close", (event) => {
   if (event.target.returnValue === "yes" && ended.length) remove(ended);
   event.target.returnValue = "no";
 });
-
-// — What was before —
 
 const remembered = history.load();
 place(remembered);

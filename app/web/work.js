@@ -27,7 +27,7 @@ const UNREADABLE = {
 };
 const GONE = {
   title: "No longer there",
-  detail: "The service has erased this job. Results are kept for an hour unless configured.",
+  detail: "The service has erased this job: it was asked to, or the job's time was up.",
 };
 
 export class Work {
@@ -80,8 +80,7 @@ export class Work {
   /** Send it again. */
   retry(item) {
     // One that was perhaps accepted keeps its key, so that it is never two jobs.
-    if (item.problem === BROKEN) Object.assign(item, { state: "waiting", problem: null, breaks: 0 });
-    else renew(item);
+    renew(item, item.problem === BROKEN ? item.key : undefined);
     this.#changed(item);
     this.add([item]);
   }
@@ -89,15 +88,9 @@ export class Work {
   /** Stop caring for it, and have the service erase its job. */
   async remove(item) {
     item.isRemoved = true;
-    this.#waiting = this.#waiting.filter((other) => other !== item);
-    this.#unfollowed = this.#unfollowed.filter((other) => other !== item);
     this.#close(item);
-    if (!item.id) return;
-    try {
-      await api.erase(item.id);
-    } catch {
-      // It is erased already, or will be when its time is up.
-    }
+    // If that fails, it is erased already or will be when its time is up.
+    if (item.id) await api.erase(item.id).catch(() => {});
   }
 
   #change(item, changes) {
@@ -115,7 +108,8 @@ export class Work {
       this.#send(this.#waiting.shift());
     }
     while (this.#streams.size < STREAMS && this.#unfollowed.length) {
-      this.#openStream(this.#unfollowed.shift());
+      const item = this.#unfollowed.shift();
+      if (!item.isRemoved && !hasEnded(item)) this.#openStream(item);
     }
   }
 
@@ -136,8 +130,7 @@ export class Work {
       const id = await api.submit(image, item.name, item.key);
       this.#change(item, { id, state: "pending", progress: 0 });
       this.#follow(item);
-      if (item.isRemoved) this.remove(item);
-      else if (item.isCancelling) this.#cancelJob(item);
+      if (item.isCancelling) this.#cancelJob(item);
     } catch (error) {
       this.#handleUnsent(item, error);
     }
@@ -162,7 +155,6 @@ export class Work {
 
   /** Nothing is sent for a while: what made one upload fail would fail the others. */
   #sendLater(item, milliseconds, note) {
-    if (item.isRemoved) return;
     if (item.isCancelling && note) {
       this.#change(item, { state: "cancelled" });
       return;
@@ -174,7 +166,8 @@ export class Work {
   }
 
   #follow(item) {
-    if (item.isRemoved || hasEnded(item)) return;
+    const isFollowed = this.#streams.has(item) || this.#unfollowed.includes(item);
+    if (isFollowed || item.isRemoved || hasEnded(item) || !item.id) return;
     this.#unfollowed.push(item);
     this.#go();
   }
@@ -182,25 +175,26 @@ export class Work {
   #openStream(item) {
     const stream = api.openEvents(item.id);
     this.#streams.set(item, stream);
+    const isOpen = () => this.#streams.get(item) === stream;
     let timer = 0;
-    const giveWay = () => {
-      if (this.#streams.get(item) !== stream) return;
-      if (!this.#unfollowed.length) {
-        timer = setTimeout(giveWay, PATIENCE_MILLISECONDS);
-        return;
-      }
-      this.#close(item);
-      this.#follow(item);
-    };
-    timer = setTimeout(giveWay, PATIENCE_MILLISECONDS);
-    stream.addEventListener("status", (event) => {
+    const beSilent = () => {
       clearTimeout(timer);
       timer = setTimeout(giveWay, PATIENCE_MILLISECONDS);
+    };
+    const giveWay = () => {
+      if (!isOpen()) return;
+      if (this.#unfollowed.length) {
+        this.#close(item);
+        this.#follow(item);
+      } else beSilent();
+    };
+    beSilent();
+    stream.addEventListener("status", (event) => {
+      beSilent();
       this.#learn(item, JSON.parse(event.data));
     });
     stream.onerror = () => {
-      clearTimeout(timer);
-      if (this.#streams.get(item) !== stream) return;
+      if (!isOpen()) return;
       this.#close(item);
       this.#fetchEnd(item); // a stream doesn't say why it broke off
     };
@@ -212,10 +206,10 @@ export class Work {
   }
 
   /** Take in the status that the service tells. */
-  #learn(item, { status, progress, stage }) {
+  #learn(item, { status, progress }) {
     if (hasEnded(item)) return;
     if (status === "pending" || status === "processing") {
-      this.#change(item, { state: status, progress, stage });
+      this.#change(item, { state: status, progress });
     } else {
       this.#close(item);
       this.#fetchEnd(item);
@@ -225,11 +219,13 @@ export class Work {
 
   /** Ask what came of a job, or, where its stream broke off, whether something came of it. */
   async #fetchEnd(item) {
+    if (item.isAsked) return;
+    item.isAsked = true;
     try {
       const answer = await api.getResult(item.id);
       if (answer.predictions) {
-        const { predictions, processing_time: seconds, model } = answer;
-        this.#change(item, { state: "completed", predictions, seconds, engine: model?.engine });
+        const { predictions, processing_time: seconds } = answer;
+        this.#change(item, { state: "completed", predictions, seconds });
       } else {
         this.#learn(item, answer);
         this.#followLater(item);
@@ -241,6 +237,7 @@ export class Work {
         this.#change(item, { state: "failed", problem: tell(error) });
       } else this.#followLater(item, error);
     }
+    item.isAsked = false;
   }
 
   #followLater(item, error) {
@@ -251,11 +248,7 @@ export class Work {
 
   async #cancelJob(item) {
     try {
-      const status = await api.cancel(item.id);
-      if (status.status === "cancelled") {
-        this.#unfollowed = this.#unfollowed.filter((other) => other !== item);
-        this.#learn(item, status);
-      }
+      this.#learn(item, await api.cancel(item.id));
     } catch (error) {
       // It has ended: its stream says how. Without a connection the wish can be repeated.
       if (error instanceof api.ConnectionError) this.#connection.check();

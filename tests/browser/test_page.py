@@ -193,7 +193,7 @@ def test_the_curl_command_classifies_the_same_file(
 def test_the_page_says_how_the_service_is(page: Page, service: RunningService) -> None:
     page.open(service.url)
     wait_until(lambda: "1 worker on " in page.find("#health").text)
-    assert page.find("#health").text.startswith("Ready · nothing waiting · ")
+    assert page.find("#health").text.startswith("Ready · 0 waiting · ")
     assert page.find("#health").get_attribute("data-status") == "healthy"
 
 
