@@ -18,7 +18,8 @@ local function order_queues()
 end
 
 -- Up to a batch of jobs for `holder`, and no more than it wants.
--- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that were too late …}
+-- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that
+-- were too late …}
 local function claim_jobs(holder, wanted, model, version, engine, identity, now)
   local given, late, count, dropped = {}, {}, 0, 0
   local most = math.min(BATCH_SIZE, tonumber(wanted))
