@@ -1,12 +1,12 @@
-// The service's public API, as far as the page needs it. Addresses are relative to the page, so that
-// it works behind a proxy that serves it under some path.
+// The public API, as far as the page needs it. Addresses are relative to the page's own, which a
+// proxy may have put under some path.
 
 // A whole upload of 10 MiB over a slow line takes this long; everything else is over much sooner.
 const UPLOAD_MILLISECONDS = 180_000;
 const ANSWER_MILLISECONDS = 15_000;
 const PROBE_MILLISECONDS = 5_000;
 
-/** No answer came: the network, the service or something between them is away. */
+/** No answer came: the service is away, or something between. */
 export class ConnectionError extends Error {}
 
 /** The service's own words on what went wrong (application/problem+json). */

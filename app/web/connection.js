@@ -1,5 +1,5 @@
-// One place that knows whether the service can be reached. Whoever fails to reach it says so with
-// `check()`; then one probe at a time looks, with growing pauses, until it is there again.
+// Knows whether the service can be reached. Whoever fails to reach it calls `check()`; then one
+// probe at a time looks, with growing pauses, until it is there again.
 
 import { isReachable } from "./api.js";
 

@@ -9,7 +9,7 @@ import { makeThumbnail } from "./thumbnail.js";
 import { Work } from "./work.js";
 
 const find = (id) => document.getElementById(id);
-const cards = new Map(); // item to card
+const cards = new Map(); // by item
 const connection = new Connection();
 const work = new Work(connection, show);
 

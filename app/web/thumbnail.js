@@ -1,4 +1,4 @@
-// Small pictures of images, as data URLs that fit into the history.
+// Small pictures, as data URLs that fit into the history.
 
 const SIDE = 176;
 

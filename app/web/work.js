@@ -197,6 +197,7 @@ export class Work {
       if (!isOpen()) return;
       this.#close(item);
       this.#fetchEnd(item); // a stream doesn't say why it broke off
+      this.#go();
     };
   }
 

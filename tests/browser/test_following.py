@@ -95,14 +95,20 @@ def test_a_job_is_followed_on_after_a_reload(page: Page, desk: Desk) -> None:
     assert queued(desk) == 0
 
 
-def test_a_job_that_was_erased_elsewhere_is_gone(page: Page, desk: Desk) -> None:
+def test_jobs_that_were_erased_while_the_page_was_closed_are_gone(
+    page: Page, desk: Desk, six: list[Path]
+) -> None:
+    """More than are followed at a time: each that ends so makes room for the next."""
     page.open(desk.url)
-    page.choose(CAT)
-    page.wait_for_states("pending")
-    (entry,) = page.remembered()
-    desk.ask("DELETE", f"/jobs/{entry['id']}").result()
-    page.wait_for_states("gone")
-    assert "erased" in page.text_of("cat.jpg")
+    page.choose(*six)
+    page.wait_for_states(*["pending"] * 6)
+    ids = [entry["id"] for entry in page.remembered()]
+    page.browser.get("about:blank")
+    for job_id in ids:
+        assert desk.ask("DELETE", f"/jobs/{job_id}").result().status_code == 204
+    page.browser.get(desk.url)
+    page.wait_for_states(*["gone"] * 6)
+    assert "erased" in page.text_of("0.jpg")
 
 
 # --- Cancel and retry -----------------------------------------------------------------------------
