@@ -13,10 +13,21 @@ from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from app.api import dead_letters, documentation, endpoints, health, jobs, problems, web_page
+from app.api import (
+    dead_letters,
+    documentation,
+    endpoints,
+    health,
+    jobs,
+    problems,
+    status_events,
+    web_page,
+)
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import allow_origins
+from app.api.event_feeds import EventFeeds
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
+from app.api.stop_signals import call_at_stop_signal
 from app.api.version_prefix import VersionPrefixMiddleware
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
@@ -35,6 +46,12 @@ def _end_if_failed(background: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+async def _run(service: JobService, feeds: EventFeeds) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.run())
+        group.create_task(feeds.run())
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what requests share, close it when the server stops."""
@@ -42,7 +59,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
     service = app.state.service = JobService(client, settings)
-    background = asyncio.create_task(service.run())
+    feeds = app.state.status_feeds = EventFeeds(status_events.JobSource(service))
+    background = asyncio.create_task(_run(service, feeds))
     background.add_done_callback(_end_if_failed)
     try:
         warning = find_policy_warning(await client.info("memory"))
@@ -51,7 +69,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     except RedisError as error:
         # Not fatal: the API answers 503 until Redis is there.
         logger.warning("Redis is not reachable yet: %s", error)
-    yield
+
+    def stop_waiting() -> None:
+        feeds.stop()
+        service.stop_waiting()
+
+    with call_at_stop_signal(stop_waiting):
+        yield
     background.cancel()
     await client.aclose()
 
@@ -68,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as they are instead of included, which costs every request a second match.
         routes=[
             route
-            for module in (endpoints, jobs, health, dead_letters, web_page, problems)
+            for module in (endpoints, status_events, jobs, health, dead_letters, web_page, problems)
             for route in module.router.routes
         ],
         lifespan=lifespan,

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api import problems
+from app.api.event_stream import EventStream
 from app.api.version_prefix import PREFIX
 from app.core.errors import (
     AttemptsExhaustedError,
@@ -169,15 +170,72 @@ JOB_ID = {
 
 _FOLLOW = {"parameters": [*JOB_ID["parameters"], PREFER]}
 
+_ENTITY_TAG_HEADER = {
+    "ETag": {
+        "description": "Another one whenever the answer is another.",
+        "schema": {"type": "string", "example": '"1795435200125-1-40-processing"'},
+    }
+}
+
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of an earlier answer: 304 while nothing has changed since.",
+    "schema": {"type": "string"},
+}
+
+_STATUS_HEADERS = _ENTITY_TAG_HEADER | APPLIED_HEADER | REQUEST_ID_HEADER
+
 STATUS: dict[str, Any] = {
     "summary": "Follow a job",
     "description": "Status and progress of a job. Ended jobs are kept for `RESULT_TTL` seconds "
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
-    "openapi_extra": _FOLLOW,
+    "openapi_extra": {"parameters": [*_FOLLOW["parameters"], _IF_NONE_MATCH]},
     "responses": {
-        200: {"headers": APPLIED_HEADER | REQUEST_ID_HEADER, "links": links("get_result")}
+        200: {"headers": _STATUS_HEADERS, "links": links("get_result")},
+        304: {"description": "Nothing has changed.", "headers": _STATUS_HEADERS},
+    }
+    | problem_responses(JobNotFoundError, JobErasedError, ServiceUnavailableError),
+}
+
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event that you have: it is not sent again.",
+    "schema": {"type": "string"},
+}
+
+_STREAM_EXAMPLE = f"""retry: 2000
+
+id: 1795435200125-1-40-processing
+event: status
+data: {{"job_id":"{EXAMPLE_ID}","status":"processing","progress":40,…}}
+
+"""
+
+STATUS_EVENTS: dict[str, Any] = {
+    "summary": "Follow a job live",
+    "description": "The job's status as Server-Sent Events, as `EventSource` in browsers reads "
+    "them: `event: status`, and as `data` the answer of `GET /status/{job_id}` in one line. The "
+    "first is where the job is now, each further one a change; the stream ends behind the event "
+    "of a terminal status. Comments every 15 seconds keep the connection alive. A client that "
+    "comes back sends `Last-Event-ID` and gets what is new.",
+    "response_description": "The events.",
+    "response_class": EventStream,
+    "openapi_extra": {"parameters": [*JOB_ID["parameters"], _LAST_EVENT_ID]},
+    "responses": {
+        200: {
+            "headers": REQUEST_ID_HEADER,
+            "content": {
+                "text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}
+            },
+        },
+        204: {
+            "description": "You have the last event: nothing more will come.",
+            "headers": REQUEST_ID_HEADER,
+        },
     }
     | problem_responses(JobNotFoundError, JobErasedError, ServiceUnavailableError),
 }

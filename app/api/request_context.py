@@ -58,6 +58,11 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        is_head = method == "HEAD"
+        if is_head:
+            # Answered as GET would be, and ended behind the head.
+            scope = {**scope, "method": "GET"}
         given = _find_given_id(scope)
         # Unique, not secret, so the system's randomness is not asked.
         request_id = given if _ACCEPTABLE.fullmatch(given) else f"{random.getrandbits(128):032x}"
@@ -70,6 +75,11 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((_RAW_HEADER, request_id.encode()))
+                if is_head:
+                    await send(message)
+                    message = {"type": "http.response.body"}
+            elif is_head:
+                return
             await send(message)
 
         try:
@@ -88,5 +98,5 @@ class RequestContextMiddleware:
                 milliseconds = (time.perf_counter() - started) * 1000
                 # A path may hold anything once decoded, line breaks and terminal codes included.
                 path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
-                logger.log(level, "%s %s %d %.1f ms", scope["method"], path, status, milliseconds)
+                logger.log(level, "%s %s %d %.1f ms", method, path, status, milliseconds)
             _request_id.reset(token)

@@ -15,8 +15,13 @@ from app.api.documentation import (
 from app.core.errors import (
     EmptyFileError,
     FileTooLargeError,
+    IdempotencyKeyInUseError,
+    IdempotencyKeyReusedError,
     ImageTooLargeError,
+    InvalidIdempotencyKeyError,
     InvalidRequestError,
+    JobErasedError,
+    JobNotFoundError,
     MalformedImageError,
     MalformedUploadError,
     MissingFileError,
@@ -35,6 +40,13 @@ _CACHE_HEADER = {
         "description": "`classifier; hit`: the answer was known. `collapsed`: the same image is "
         "under way (RFC 9211).",
         "schema": {"type": "string", "example": "classifier; hit"},
+    }
+}
+
+_REPLAYED_HEADER = {
+    "Idempotency-Replayed": {
+        "description": "`true`: the key came before, and this is about the job that it began.",
+        "schema": {"type": "string", "enum": ["true"]},
     }
 }
 
@@ -84,6 +96,15 @@ _UPLOAD = {
             "example": "no-cache",
         },
         {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A key of your own for this upload, new for each, such as a UUID in "
+            "quotes. Sent again with the same image and choices within 24 hours it begins no "
+            "second job.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+            "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+        },
+        {
             "name": "Cancel-After",
             "in": "header",
             "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
@@ -127,13 +148,14 @@ CLASSIFY: dict[str, Any] = {
         200: {
             "model": JobResult,
             "description": "The job is completed already, as `Prefer: wait` asked for.",
-            "headers": APPLIED_HEADER | _CACHE_HEADER | REQUEST_ID_HEADER,
+            "headers": APPLIED_HEADER | _CACHE_HEADER | _REPLAYED_HEADER | REQUEST_ID_HEADER,
         },
         202: {
             "headers": LOCATION_HEADER
             | RETRY_AFTER_HEADER
             | APPLIED_HEADER
             | _CACHE_HEADER
+            | _REPLAYED_HEADER
             | REQUEST_ID_HEADER,
             "links": links("get_status", "get_result"),
         },
@@ -149,6 +171,11 @@ CLASSIFY: dict[str, Any] = {
         EmptyFileError,
         MalformedImageError,
         InvalidRequestError,
+        InvalidIdempotencyKeyError,
+        IdempotencyKeyInUseError,
+        IdempotencyKeyReusedError,
+        JobNotFoundError,
+        JobErasedError,
         QueueFullError,
         StorageFullError,
         ServiceUnavailableError,

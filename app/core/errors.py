@@ -51,6 +51,16 @@ class BadRequestError(ServiceError):
     detail = "The request could not be read. Compare it with /docs."
 
 
+class InvalidIdempotencyKeyError(BadRequestError):
+    """Raised when the header Idempotency-Key holds no key."""
+
+    code, title = "invalid-idempotency-key", "Invalid Idempotency-Key"
+    detail = (
+        "Idempotency-Key must be sent once, as 1 to 255 printable ASCII characters in quotes; "
+        "letters, digits and hyphens may go without."
+    )
+
+
 class MalformedUploadError(BadRequestError):
     """Raised when a multipart body is broken or ends too early."""
 
@@ -91,6 +101,12 @@ class MethodNotAllowedError(ServiceError):
 
     status, code, title = 405, "method-not-allowed", "Method not allowed"
     detail = "This address does not take this method. The Allow header names those it takes."
+
+    def __init__(self, *, headers: dict[str, str]) -> None:
+        methods = {method.strip() for method in headers.get("Allow", "").split(",")}
+        if "GET" in methods:
+            methods.add("HEAD")
+        super().__init__(headers=headers | {"Allow": ", ".join(sorted(methods))})
 
 
 class FileTooLargeError(ServiceError):
@@ -147,6 +163,24 @@ class EmptyFileError(InvalidRequestError):
 
     code, title = "empty-file", "Empty file"
     detail = "The file is empty. Send a JPEG or PNG image."
+
+
+class IdempotencyKeyInUseError(ServiceError):
+    """Raised when the first request with an idempotency key is still arriving."""
+
+    status, code, title = 409, "idempotency-key-in-use", "Idempotency-Key in use"
+    detail = "Another request with this Idempotency-Key is still arriving. Send this one again."
+    retry_after_seconds = 1
+
+
+class IdempotencyKeyReusedError(InvalidRequestError):
+    """Raised when an idempotency key comes with another image or other options than before."""
+
+    code, title = "idempotency-key-reused", "Idempotency-Key reused"
+    detail = (
+        "This Idempotency-Key came with another image or other options before. Use a new key for "
+        "each new request."
+    )
 
 
 class UnauthorizedError(ServiceError):

@@ -1,5 +1,8 @@
 """Every Redis key, channel and stream. Nothing else in the house spells one."""
 
+import base64
+import hashlib
+
 PREFIX = "classifier:"
 
 JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL after it ended
@@ -10,6 +13,8 @@ ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job a
 # expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
+IDEMPOTENCY = PREFIX + "idempotency:"  # + name: string, the id of the job that a sender's key is
+# reserved for or, with the fingerprint of what was sent behind it, bound to; expires
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
 QUEUE = PREFIX + "queue"  # list of interactive job ids that wait, next first
@@ -63,3 +68,9 @@ def payload(job_id: str) -> str:
 def worker(name: str) -> str:
     """The key of a worker's heartbeat."""
     return WORKER + name
+
+
+def name_idempotency_key(owner: str, key: str) -> str:
+    """The name of a sender's key: of a known length, and never that of another sender."""
+    digest = hashlib.sha256(f"{owner}\0{key}".encode(), usedforsecurity=False).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

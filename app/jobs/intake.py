@@ -65,6 +65,7 @@ class RedisIntake:
             words += (job.job_id, job.owner, job.upload_bytes, job.patience_ms)
             words += (int(job.is_watched), int(job.priority is Priority.BULK))
             words += (job.content, int(job.is_fresh), job.options.to_json())
+            words += (job.key_name, job.fingerprint)
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )

@@ -132,6 +132,22 @@ class Job:
         predictions: list[dict[str, Any]] = json.loads(self.predictions_json or "[]")
         return predictions
 
+    @property
+    def version(self) -> str:
+        """Another one whenever what is shown of the job is another; the same in every process."""
+        return f"{self.updated_ms}-{self.attempts}-{self.progress}-{self.state}"
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """Where it is on its way, to tell which of two records is newer: Redis's clock, which may
+        be set back, could not. Only an operator who retries a dead letter makes it smaller."""
+        if self.has_ended():
+            return self.attempts, 2, 0
+        if self.state is JobState.PROCESSING:
+            return self.attempts, 0, self.progress
+        # The attempt that a pending job's record counts is behind it.
+        return self.attempts, 1, 0
+
     def has_ended(self) -> bool:
         """Whether its state is terminal."""
         return self.state in TERMINAL_STATES
@@ -143,7 +159,8 @@ class Submission:
 
     ``patience_ms``: until its deadline; 0 for none. ``is_watched``: the sender wants to hear of its
     end. ``content``: the digest by which jobs share their answer, empty if it shall not;
-    ``is_fresh``: it takes none, but may give one.
+    ``is_fresh``: it takes none, but may give one. ``key_name``: of the idempotency key that is to
+    be bound to the job, if any; ``fingerprint``: tells what was sent under it.
     """
 
     job_id: str
@@ -155,6 +172,8 @@ class Submission:
     content: str = ""
     is_fresh: bool = False
     options: AnswerOptions = DEFAULT_OPTIONS
+    key_name: str = ""
+    fingerprint: str = ""
 
 
 class Reception(IntEnum):
@@ -168,6 +187,8 @@ class Reception(IntEnum):
     """It is completed: the same content was classified before."""
     JOINED = 3
     """It ends with another job of the same content, or takes its own turn if that one fails."""
+    TAKEN = 4
+    """Another job has its idempotency key by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ its record. What nobody watches costs nothing.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -35,6 +35,10 @@ _SILENCE_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 
 
+Follower = Callable[[Job | None], None]
+"""Is told a job's record after each change, and ``None`` once there is no such job any more."""
+
+
 class LiveChannel:
     """One per API process."""
 
@@ -47,6 +51,25 @@ class LiveChannel:
         self._script = client.register_script(render_script("watch", Rules.from_settings(settings)))
         self._watch = guard.group(self._watch_group, _LARGEST_GROUP)
         self._waiting: dict[str, set[asyncio.Future[Job | None]]] = {}
+        self._followers: dict[str, Follower] = {}
+
+    def follow(self, job_id: str, follower: Follower) -> None:
+        """Tell ``follower`` of each change, as soon as :meth:`look` has been called for the job."""
+        self._followers[job_id] = follower
+
+    def unfollow(self, job_id: str) -> None:
+        """Tell the job's follower nothing more."""
+        self._followers.pop(job_id, None)
+
+    async def look(self, job_id: str) -> Job | None:
+        """The record of a job that is followed, ``None`` if there is no such job."""
+        return await self._watch(job_id)
+
+    def give_up(self) -> None:
+        """Let all who wait for an end have the job as it is: the server stops."""
+        for ends in self._waiting.values():
+            for end in ends:
+                _give_up(end)
 
     async def wait_for_end(self, job_id: str, seconds: float) -> Job | None:
         """A job's record once it has ended, or as it is after so many seconds.
@@ -119,26 +142,30 @@ class LiveChannel:
 
     def _hear(self, message: bytes) -> None:
         for job_id, words in json.loads(message):
-            if job_id in self._waiting:
-                self._tell(Job.from_fields(job_id, _pair(words)))
+            if job_id in self._waiting or job_id in self._followers:
+                self._tell(job_id, Job.from_fields(job_id, _pair(words)) if words else None)
 
-    def _tell(self, job: Job) -> None:
-        if job.has_ended():
-            for end in self._waiting.get(job.id, ()):
+    def _tell(self, job_id: str, job: Job | None) -> None:
+        if job_id in self._followers:
+            self._followers[job_id](job)
+        if job is not None and job.has_ended():
+            for end in self._waiting.get(job_id, ()):
                 if not end.done():
                     end.set_result(job)
 
     async def _look_again(self) -> None:
-        job_ids = list(self._waiting)
+        job_ids = list({*self._waiting, *self._followers})
         for start in range(0, len(job_ids), _LARGEST_GROUP):
-            for job in await self._watch_group(job_ids[start : start + _LARGEST_GROUP]):
-                if job is not None:
-                    self._tell(job)
+            group = job_ids[start : start + _LARGEST_GROUP]
+            for job_id, job in zip(group, await self._watch_group(group), strict=True):
+                self._tell(job_id, job)
 
     async def _watch_group(self, job_ids: list[str]) -> list[Job | None]:
-        records = await self._guard.call(
-            lambda: cast(Awaitable[Any], self._script(args=[self.name, *job_ids]))
-        )
+        # A follower wants each change, and needs to be there before the script runs.
+        words: list[str | int] = [self.name]
+        for job_id in job_ids:
+            words += (job_id, int(job_id in self._followers))
+        records = await self._guard.call(lambda: cast(Awaitable[Any], self._script(args=words)))
         return [
             Job.from_record(job_id, _pair(words)) if words else None
             for job_id, words in zip(job_ids, records, strict=True)

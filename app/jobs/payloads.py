@@ -28,6 +28,20 @@ class PayloadWriter(Protocol):
         """Erase what was written. Also after a commit, for a job that was not accepted."""
 
 
+class DiscardingWriter:
+    """Keeps nothing: for an upload that is only looked at."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Forget the bytes."""
+
+    async def commit(self) -> int:
+        """Nothing is stored."""
+        return 0
+
+    async def abort(self) -> None:
+        """There is nothing to erase."""
+
+
 class PayloadIntake(Protocol):
     """The API's half of a payload store."""
 

@@ -23,6 +23,7 @@ _KEY_NAMES = (
     "HOLDER",
     "PAYLOAD",
     "ERASED",
+    "IDEMPOTENCY",
     "LIVE",
     "WORKER",
     "QUEUE",

@@ -14,15 +14,16 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import ServiceError, StorageFullError
+from app.core.errors import IdempotencyKeyInUseError, ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
+from app.jobs.idempotency import IdempotencyKeys
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
-from app.jobs.live_channel import LiveChannel
+from app.jobs.live_channel import Follower, LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
 from app.jobs.redis_guard import RedisGuard
@@ -84,6 +85,7 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
+        self.idempotency_keys = IdempotencyKeys(client, settings, guard)
         self._withdrawals = Withdrawals(client, settings, self._payloads, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)
 
@@ -117,13 +119,15 @@ class JobService:
         content: str = "",
         is_fresh: bool = False,
         options: AnswerOptions = DEFAULT_OPTIONS,
+        key_name: str = "",
+        fingerprint: str = "",
     ) -> tuple[Reception, Job | None]:
         """Accept a job whose upload is complete. When this returns, the job is safe.
 
         ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content``,
-        ``is_fresh`` and ``options`` as in :class:`Submission`. Returns what became of it, and its
-        record if it was waited for. Raises :class:`QueueFullError` when there is no room; the
-        upload is erased then.
+        ``is_fresh`` and those behind as in :class:`Submission`. Returns what became of it, and its
+        record if it was waited for. Raises :class:`QueueFullError` when there is no room, and
+        :class:`IdempotencyKeyInUseError`; the upload is erased then.
         """
         try:
             upload_bytes = await upload.commit()
@@ -131,17 +135,18 @@ class JobService:
             with contextlib.suppress(ServiceError):
                 await upload.abort()
             raise
-        patience_ms = math.ceil((patience_seconds or 0) * 1000)
         submission = Submission(
             job_id=str(job_id),
             owner=owner,
             upload_bytes=upload_bytes,
-            patience_ms=patience_ms,
+            patience_ms=math.ceil((patience_seconds or 0) * 1000),
             is_watched=wait_seconds > 0,
             priority=priority,
             content=content,
             is_fresh=is_fresh,
             options=options,
+            key_name=key_name,
+            fingerprint=fingerprint,
         )
         if not wait_seconds:
             return await self._accept(submission, upload), None
@@ -162,8 +167,10 @@ class JobService:
         # Whatever else is raised leaves open whether the job was accepted: its upload stays, for
         # the job or for the sweeper.
         self._gate.learn(backlog)
-        if reception in (Reception.REFUSED, Reception.ANSWERED):
+        if reception in (Reception.REFUSED, Reception.ANSWERED, Reception.TAKEN):
             await upload.abort()
+        if reception is Reception.TAKEN:
+            raise IdempotencyKeyInUseError()
         if reception is Reception.REFUSED:
             raise self._gate.refuse_for_now()
         self._gate.admit()
@@ -198,6 +205,25 @@ class JobService:
             return await self._read_heartbeats([name.decode() for name in names])
 
         return sorted({worker.model for worker in await self._guard.call(read)})
+
+    def follow(self, job_id: str, follower: Follower) -> None:
+        """Tell ``follower`` of each change of a job, once :meth:`look` was called for it."""
+        self._live.follow(job_id, follower)
+
+    def unfollow(self, job_id: str) -> None:
+        """Tell the job's follower nothing more."""
+        self._live.unfollow(job_id)
+
+    async def look(self, job_id: str) -> Job:
+        """The record of a job that is followed. Raises as :meth:`get_job`."""
+        job = await self._live.look(job_id)
+        if job is None:
+            raise await self._withdrawals.explain_absence(job_id)
+        return job
+
+    def stop_waiting(self) -> None:
+        """The server stops: whoever waits for the end of a job has it as it is."""
+        self._live.give_up()
 
     async def get_health(self, timeout_seconds: float) -> ServiceHealth:
         """Look at Redis and the workers; an answer within the time limit, whatever hangs."""

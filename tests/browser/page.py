@@ -49,7 +49,9 @@ def create_browser() -> webdriver.Chrome:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # The page asks before it is left with images unsent; tests leave it anyway.
     options.set_capability("unhandledPromptBehavior", "accept")
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(PROGRAMS["chromedriver"]))
+    return webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(PROGRAMS["chromedriver"])
+    )
 
 
 class Page:

@@ -177,9 +177,7 @@ def test_our_failure_can_be_tried_again(page: Page, desk: Desk) -> None:
     assert "Submit it again." not in page.text_of("rocket.jpg")
 
 
-def test_a_full_queue_is_waited_for(
-    page: Page, settings: Settings, six: list[Path]
-) -> None:
+def test_a_full_queue_is_waited_for(page: Page, settings: Settings, six: list[Path]) -> None:
     limits = settings.model_copy(update={"queue": QueueSettings(max_jobs=2)})
     with run_api(create_app(limits)) as url:
         desk = Desk(url, limits)

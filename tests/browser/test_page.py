@@ -172,10 +172,12 @@ def test_the_curl_command_classifies_the_same_file(
     page: Page, service: RunningService, tmp_path: Path, is_open: bool
 ) -> None:
     """Without HTTPS, from another machine, a browser has no clipboard to write to."""
-    name = "o'my \"cat\"; a,b.jpg"
+    name = 'o\'my "cat"; a,b.jpg'
     shutil.copy(CAT, tmp_path / name)
     page.open(service.url)
-    page.command("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    page.command(
+        "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
+    )
     page.choose(tmp_path / name)
     page.wait_for_states("completed")
     if not is_open:

@@ -38,7 +38,7 @@ local function ring_doorbells()
 end
 
 -- Who watches a job gets its record after each change, or, with a '!' behind the name, once it has
--- ended: a message for each process and script.
+-- ended: a message for each process and script. What is erased has an empty record by then.
 local news = {}
 
 local function tell_watchers(id, watchers, has_ended)

@@ -2,10 +2,13 @@
 -- ARGV: the sending process's channel, then for each job id, owner, upload's bytes, ms until its
 -- deadline or 0, whether the process wants to hear of its end (1 or 0), whether it is bulk (1 or 0),
 -- the digest of its content or '', whether it must be classified anew (1 or 0), how its answer shall
--- look or '', …
+-- look or '', the name of its idempotency key or '', the fingerprint that binds that, …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
 -- became of it, as in app.jobs.job.Reception}
-local REFUSED, ACCEPTED, ANSWERED, JOINED = 0, 1, 2, 3
+local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN = 0, 1, 2, 3, 4
+
+-- A sender may come again for so many ms.
+local KEY_TTL = 24 * 3600 * 1000
 
 local now = now_ms()
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
@@ -54,13 +57,17 @@ local function accept(id, owner, record, content, is_fresh)
 end
 
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
-for i = 2, #ARGV, 9 do
+for i = 2, #ARGV, 11 do
   local id, size, patience = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
+  local key = ARGV[i + 9] ~= '' and IDEMPOTENCY .. ARGV[i + 9]
+  local holder = key and redis.call('GET', key)
   local verdict = REFUSED
   local state = redis.call('HGET', JOB .. id, 'state')
   if state then
     verdict = state == 'completed' and ANSWERED or ACCEPTED
+  elseif holder and holder ~= id then
+    verdict = TAKEN
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
       attempts = 0, progress = 0, size = size, deadline = patience > 0 and now + patience,
@@ -68,6 +75,9 @@ for i = 2, #ARGV, 9 do
       options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
     verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
+    if key then
+      redis.call('SET', key, id .. ' ' .. ARGV[i + 10], 'PX', KEY_TTL)
+    end
     if content then
       counts[verdict] = (counts[verdict] or 0) + 1
     end

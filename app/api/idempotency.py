@@ -1,0 +1,64 @@
+"""``Idempotency-Key``: a client that does not know whether its upload arrived sends it again.
+
+After draft-ietf-httpapi-idempotency-key-header.
+"""
+
+import re
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.direct_route import get_service, get_settings
+from app.api.job_answers import create_accepted, create_end
+from app.api.preferences import name_applied
+from app.api.uploads import receive_image
+from app.core.errors import (
+    IdempotencyKeyInUseError,
+    IdempotencyKeyReusedError,
+    InvalidIdempotencyKeyError,
+)
+from app.jobs.content import ContentDigest
+from app.jobs.idempotency import BoundKey
+from app.jobs.payloads import DiscardingWriter
+
+# A string of RFC 9651, in quotes with backslashes before quotes and backslashes; and, since most
+# send them so, the key as it is.
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,510})"')
+_BARE = re.compile(r"[A-Za-z0-9!#$%&'*+./:=@^_`|~-]{1,255}")
+_ESCAPED = re.compile(r'\\(["\\])')
+
+_LONGEST_KEY = 255
+
+
+def read_idempotency_key(request: Request) -> str | None:
+    """The header's value, ``None`` without one. Raises :class:`InvalidIdempotencyKeyError`."""
+    lines = request.headers.getlist("idempotency-key")
+    if not lines:
+        return None
+    text = lines[0].strip(" \t")
+    quoted = _QUOTED.fullmatch(text)
+    key = _ESCAPED.sub(r"\1", quoted[1]) if quoted else text
+    if len(lines) > 1 or len(key) > _LONGEST_KEY or not (quoted or _BARE.fullmatch(text)):
+        raise InvalidIdempotencyKeyError()
+    return key
+
+
+async def replay(
+    request: Request, bound: BoundKey, digest: ContentDigest, wait_seconds: int
+) -> Response:
+    """Answer an upload whose key was used before, if it is the same upload.
+
+    ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyInUseError`,
+    :class:`IdempotencyKeyReusedError`, and what :func:`receive_image` raises.
+    """
+    if not bound.fingerprint:
+        raise IdempotencyKeyInUseError()
+    await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
+    if digest.value() != bound.fingerprint:
+        raise IdempotencyKeyReusedError(job_id=bound.job_id)
+    job = await get_service(request).get_job(UUID(bound.job_id), wait_seconds)
+    headers = {"Idempotency-Replayed": "true"} | name_applied(wait_seconds)
+    if wait_seconds and job.has_ended():
+        return create_end(job, headers)
+    return create_accepted(request, UUID(bound.job_id), headers, is_answered=job.has_ended())
