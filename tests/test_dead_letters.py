@@ -412,7 +412,7 @@ def test_what_is_no_id_is_no_address(office: Office) -> None:
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [("", "DELETE, GET"), (f"/{UNKNOWN_ID}", "DELETE, GET"), ("/retry", "POST")],
+    [("", "DELETE, GET, HEAD"), (f"/{UNKNOWN_ID}", "DELETE, GET, HEAD"), ("/retry", "POST")],
 )
 def test_a_wrong_method_is_told_the_right_ones(office: Office, path: str, methods: str) -> None:
     answer = office.operator.put(DEAD_LETTERS + path)
