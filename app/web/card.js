@@ -10,9 +10,9 @@ const WORDS = {
 
 /** The words beside the state. */
 function describe(item, isUp) {
-  if (item.isCancelling && !hasEnded(item)) return "cancelling …";
-  if (!isUp && !hasEnded(item)) return "goes on when the connection is back";
-  if (item.state === "waiting") return item.note ? `${item.note.toLowerCase()}, tries again` : "";
+  if (item.isCancelling && !hasEnded(item)) return "· cancelling …";
+  if (!isUp && !hasEnded(item)) return "· on hold";
+  if (item.state === "waiting") return item.note ? `· ${item.note.toLowerCase()}, tries again` : "";
   if (item.state === "processing") return item.progress ? `${item.progress} %` : "";
   if (item.state !== "completed") return "";
   return `in ${Math.max(item.seconds * 1000, 1).toFixed(0)} ms`;

@@ -14,7 +14,7 @@ function describe(health) {
     parts.push(`${health.queue_length.toLocaleString("en")} waiting`);
     parts.push([`${workers} worker${workers === 1 ? "" : "s"}`, ...engines].join(" on "));
   }
-  return [parts.join(" · "), ...health.reasons].join(". ");
+  return [...parts, ...health.reasons].join(" · ");
 }
 
 /** Keep the line current for as long as the page is open. */

@@ -208,7 +208,7 @@ def test_what_was_sent_when_the_connection_was_lost_is_sent_once(
     line.refuse()
     wait_until(lambda: page.find("#connection").is_displayed())
     assert "Connection lost" in page.find("#connection").text
-    assert "goes on when the connection is back" in page.text_of("5.jpg")
+    assert "on hold" in page.text_of("5.jpg")
     assert {entry["state"] for entry in page.remembered()} <= {"pending"}
 
     line.pass_on()
