@@ -146,7 +146,7 @@ class Page:
         return [(self._text(row, ".label"), self._text(row, ".share")) for row in rows]
 
     def progress(self) -> list[int | None]:
-        """What the bars show, in percent; ``None`` for those that only say that something goes on."""
+        """What the bars show, in percent; ``None`` for those that only move."""
         script = """return [...document.querySelectorAll('progress:not([hidden])')]
             .map((bar) => bar.hasAttribute('value') ? bar.value : null)"""
         values: list[int | None] = self.run(script)
