@@ -1,5 +1,4 @@
-// What this browser remembers: ids, names, thumbnails and answers of the latest images, never the
-// images themselves.
+// What this browser remembers of the latest images, never the images themselves.
 
 const KEY = "classifier.history";
 const MOST = 60;

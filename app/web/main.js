@@ -39,7 +39,7 @@ function summarize() {
     ended === items.length ? `${items.length}` : `${ended} of ${items.length} done`;
 }
 
-// What screen readers say, half a second at a time: of many images only how many there were.
+// What screen readers say: of many images at once only how many there were.
 let news = [];
 function announce(text) {
   if (news.push(text) > 1) return;

@@ -1,5 +1,5 @@
-// Sends images and follows their jobs. A browser opens six connections to a server with HTTP/1.1,
-// for all tabs together: so three send, two follow, and one is left for everything else.
+// Sends images and follows their jobs. A browser opens six connections to a server with HTTP/1.1:
+// so three send, two follow, and one is left for everything else.
 
 import * as api from "./api.js";
 import { hasEnded, renew } from "./item.js";
@@ -7,7 +7,7 @@ import { hasEnded, renew } from "./item.js";
 const UPLOADS = 3;
 const STREAMS = 2;
 
-// A job that says nothing for so long lets others that wait be followed, and comes again later.
+// A job that is silent for so long lets others be followed, and comes again later.
 const PATIENCE_MILLISECONDS = 2_000;
 
 // Between two looks at a job whose event stream broke off though the service is there.
@@ -27,7 +27,7 @@ const UNREADABLE = {
 };
 const GONE = {
   title: "No longer there",
-  detail: "The service has erased this job: it was asked to, or the job's time was up.",
+  detail: "The service has erased this job, as asked or because its time was up.",
 };
 
 export class Work {
@@ -43,7 +43,17 @@ export class Work {
   constructor(connection, changed) {
     this.#connection = connection;
     this.#changed = changed;
-    connection.addEventListener("change", () => (connection.isUp ? this.#go() : this.#letGo()));
+    const adapt = () => {
+      if (!this.#mayFollow) this.#letGo();
+      this.#go();
+    };
+    connection.addEventListener("change", adapt);
+    document.addEventListener("visibilitychange", adapt);
+  }
+
+  /** Streams of pages that nobody sees would take the connections of one that somebody sees. */
+  get #mayFollow() {
+    return this.#connection.isUp && !document.hidden;
   }
 
   /** Whether closing the page would lose images. */
@@ -57,7 +67,7 @@ export class Work {
     this.#go();
   }
 
-  /** Follow items that were sent before the page was loaded. */
+  /** Follow items that were sent before. */
   follow(items) {
     this.#unfollowed.push(...items);
     this.#go();
@@ -107,13 +117,13 @@ export class Work {
     while (pause <= 0 && this.#sending < UPLOADS && this.#waiting.length) {
       this.#send(this.#waiting.shift());
     }
-    while (this.#streams.size < STREAMS && this.#unfollowed.length) {
+    while (this.#mayFollow && this.#streams.size < STREAMS && this.#unfollowed.length) {
       const item = this.#unfollowed.shift();
       if (!item.isRemoved && !hasEnded(item)) this.#openStream(item);
     }
   }
 
-  /** The connection is lost: keep what was followed for later. Uploads find out by themselves. */
+  /** Follow again later. Uploads find out by themselves when the connection is lost. */
   #letGo() {
     for (const item of [...this.#streams.keys()].reverse()) {
       this.#close(item);
@@ -218,7 +228,7 @@ export class Work {
     this.#go();
   }
 
-  /** Ask what came of a job, or, where its stream broke off, whether something came of it. */
+  /** Ask what came of a job, if something did. */
   async #fetchEnd(item) {
     if (item.isAsked) return;
     item.isAsked = true;

@@ -184,7 +184,7 @@ def test_the_curl_command_classifies_the_same_file(
         page.run("navigator.clipboard.writeText = () => Promise.reject(new Error())")
     page.press("copy", name)
     assert page.browser.switch_to.active_element.accessible_name == f"Copy as curl: {name}"
-    wait_until(lambda: "Copied" in page.find("#news").get_attribute("textContent"))
+    wait_until(lambda: "Copied" in str(page.find("#news").get_attribute("textContent")))
     script = "navigator.clipboard.readText().then(arguments[0])"
     command = page.browser.execute_async_script(script)
     answer = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, timeout=60)
@@ -199,7 +199,7 @@ def test_the_page_says_how_the_service_is(page: Page, service: RunningService) -
     assert page.find("#health").get_attribute("data-status") == "healthy"
 
 
-def test_a_page_that_nobody_sees_does_not_ask_for_health(
+def test_a_page_that_nobody_sees_sends_but_neither_asks_nor_follows(
     page: Page, service: RunningService
 ) -> None:
     hide = "Object.defineProperty(document, 'hidden', { get: () => window.isHidden ?? true })"
@@ -207,10 +207,15 @@ def test_a_page_that_nobody_sees_does_not_ask_for_health(
     try:
         page.open(service.url)
         page.choose(CAT)
-        page.wait_for_states("completed")
+        page.wait_for_states("pending")
+        (entry,) = page.remembered()
+        end = f"{service.url}/result/{entry['id']}"
+        assert httpx.get(end, headers={"Prefer": "wait=30"}).status_code == 200
         requests = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
         assert f"{service.url}/health" not in page.run(requests)
+        assert page.states() == ["pending"]
         page.run("window.isHidden = false; document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_states("completed")
         wait_until(lambda: f"{service.url}/health" in page.run(requests))
     finally:
         page.command("Page.removeScriptToEvaluateOnNewDocument", **script)
