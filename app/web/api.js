@@ -1,7 +1,7 @@
 // The public API, as far as the page needs it. Addresses are relative to the page's own, which a
 // proxy may have put under some path.
 
-// A whole upload of 10 MiB over a slow line takes this long; everything else is over much sooner.
+// An upload of 10 MiB over a slow line takes this long; everything else much less.
 const UPLOAD_MILLISECONDS = 180_000;
 const ANSWER_MILLISECONDS = 15_000;
 const PROBE_MILLISECONDS = 5_000;

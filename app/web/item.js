@@ -7,7 +7,7 @@ const ENDS = ["completed", "failed", "cancelled", "refused", "gone"];
 
 export const hasEnded = (item) => ENDS.includes(item.state);
 
-/** 128 random bits. Not `crypto.randomUUID`, which exists only over HTTPS and on localhost. */
+/** 128 random bits. `crypto.randomUUID` exists only over HTTPS and on localhost. */
 export function createKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
