@@ -23,6 +23,7 @@ from app.api import (
     jobs,
     problems,
     status_events,
+    web_page,
 )
 from app.api.batch_events import BatchSource
 from app.api.compression import CompressionMiddleware
@@ -48,6 +49,7 @@ _ROUTED = (
     health,
     dead_letters,
     problems,
+    web_page,
 )
 
 
