@@ -14,10 +14,12 @@ from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from app.api import (
+    batches,
     dead_letters,
     documentation,
     endpoints,
     health,
+    job_list,
     jobs,
     problems,
     status_events,
@@ -35,6 +37,17 @@ from app.core.redis_client import create_async_client, find_policy_warning
 from app.jobs.service import JobService
 
 logger = logging.getLogger(__name__)
+
+_ROUTED = (
+    endpoints,
+    status_events,
+    jobs,
+    job_list,
+    batches,
+    health,
+    dead_letters,
+    problems,
+)
 
 
 def _end_if_failed(background: "asyncio.Task[None]") -> None:
@@ -89,11 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=documentation.TAGS,
         redirect_slashes=False,
         # Given as they are instead of included, which costs every request a second match.
-        routes=[
-            route
-            for module in (endpoints, status_events, jobs, health, dead_letters, problems)
-            for route in module.router.routes
-        ],
+        routes=[route for module in _ROUTED for route in module.router.routes],
         lifespan=lifespan,
     )
     app.state.settings = settings

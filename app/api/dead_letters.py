@@ -1,7 +1,6 @@
 """Dead letters, for whoever runs the service: look at them, retry them, purge them."""
 
 import hmac
-import re
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,11 +14,11 @@ from app.api.direct_route import (
     get_service,
     get_settings,
 )
+from app.api.query_parameters import read_number
 from app.core.clock import to_datetime
 from app.core.errors import (
     AdminClosedError,
     DeadLetterNotFoundError,
-    InvalidRequestError,
     MethodNotAllowedError,
     UnauthorizedError,
 )
@@ -49,8 +48,6 @@ class SharedPathRoute(DirectRoute):
 router = create_router("administration", prefix="/admin/dead-letters")
 router.route_class = SharedPathRoute
 
-_NUMBER = re.compile(r"[0-9]{1,10}")
-
 # Uploads are checked to begin like one of these.
 _MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 
@@ -58,10 +55,10 @@ _MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 @router.get("", **documentation.LIST)
 async def list_dead_letters(request: Request) -> Response:
     dead_letters = _open_dead_letters(request)
-    limit = _read_number(
+    limit = read_number(
         request, "limit", documentation.DEFAULT_LIMIT, 1, documentation.LARGEST_LIMIT
     )
-    offset = _read_number(request, "offset", 0, 0, documentation.LARGEST_OFFSET)
+    offset = read_number(request, "offset", 0, 0, documentation.LARGEST_OFFSET)
     total = await dead_letters.count()
     jobs = await dead_letters.list_newest(offset, limit)
     document = DeadLetterList(total=total, dead_letters=[_describe(job) for job in jobs])
@@ -136,15 +133,6 @@ def _open_dead_letters(request: Request) -> DeadLetters:
 
 def _read_id(request: Request) -> str:
     return str(request.path_params["job_id"])
-
-
-def _read_number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:
-    texts = request.query_params.getlist(name)
-    if not texts:
-        return default
-    if len(texts) == 1 and _NUMBER.fullmatch(texts[0]) and smallest <= int(texts[0]) <= largest:
-        return int(texts[0])
-    raise InvalidRequestError(f"{name} must be a number from {smallest:,} to {largest:,}.")
 
 
 def _describe(job: Job) -> DeadLetter:

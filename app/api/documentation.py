@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.api import problems
 from app.api.version_prefix import PREFIX
 from app.core.errors import (
+    IMAGE_ERRORS,
     AttemptsExhaustedError,
     DeadlineExceededError,
     InternalError,
@@ -56,6 +57,7 @@ to do, and its `request_id`, also in the `X-Request-ID` header, finds the reques
 
 TAGS = [
     {"name": "classification", "description": "Submit an image, follow its job, fetch its result."},
+    {"name": "batches", "description": "Many images in one request, followed and read as one."},
     {"name": "health", "description": "How the service is."},
     {
         "name": "administration",
@@ -277,6 +279,7 @@ RESULT: dict[str, Any] = {
     | problem_responses(
         JobNotFoundError,
         JobErasedError,
+        *IMAGE_ERRORS,
         *JOB_ERRORS,
         ServiceUnavailableError,
     ),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.core.clock import format_milliseconds, to_datetime
 from app.jobs.job import Job
-from app.models.schemas import JobStatus
+from app.models.schemas import JobStatus, ListedJob
 
 # What json.dumps would make anew for every answer.
 _RENDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -21,6 +21,12 @@ def describe(job: Job) -> JobStatus:
         stage=job.stage or None,
         **fields,
     )
+
+
+def describe_listed(job: Job) -> ListedJob:
+    """The same in a list, where nobody has its answer to the upload beside it."""
+    status = describe(job)
+    return ListedJob(**dict(status), created_at=to_datetime(job.created_ms))
 
 
 def render_result(job: Job) -> str:

@@ -43,6 +43,42 @@ _CACHE_HEADER = {
     }
 }
 
+# How the answer shall look.
+ANSWER_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "top_k",
+        "in": "query",
+        "description": "How many predictions to answer at most.",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": LARGEST_TOP_K,
+            "default": DEFAULT_TOP_K,
+        },
+    },
+    {
+        "name": "threshold",
+        "in": "query",
+        "description": "Leaves out predictions of a smaller confidence; none may be left.",
+        "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+    },
+    {
+        "name": "model",
+        "in": "query",
+        "description": "The name of the model that shall answer: one in `GET /health`.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 100},
+    },
+]
+
+CACHE_CONTROL: dict[str, Any] = {
+    "name": "Cache-Control",
+    "in": "header",
+    "description": "`no-cache`: classify the image anew, though its answer is known. "
+    "`no-store`: the same, and do not keep the answer for others.",
+    "schema": {"type": "string"},
+    "example": "no-cache",
+}
+
 _REPLAYED_HEADER = {
     "Idempotency-Replayed": {
         "description": "`true`: the key came before, and this is about the job that it began.",
@@ -64,37 +100,8 @@ _UPLOAD = {
                 "default": Priority.INTERACTIVE,
             },
         },
-        {
-            "name": "top_k",
-            "in": "query",
-            "description": "How many predictions to answer at most.",
-            "schema": {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": LARGEST_TOP_K,
-                "default": DEFAULT_TOP_K,
-            },
-        },
-        {
-            "name": "threshold",
-            "in": "query",
-            "description": "Leaves out predictions of a smaller confidence; none may be left.",
-            "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
-        },
-        {
-            "name": "model",
-            "in": "query",
-            "description": "The name of the model that shall answer: one in `GET /health`.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 100},
-        },
-        {
-            "name": "Cache-Control",
-            "in": "header",
-            "description": "`no-cache`: classify the image anew, though its answer is known. "
-            "`no-store`: the same, and do not keep the answer for others.",
-            "schema": {"type": "string"},
-            "example": "no-cache",
-        },
+        *ANSWER_PARAMETERS,
+        CACHE_CONTROL,
         {
             "name": "Idempotency-Key",
             "in": "header",

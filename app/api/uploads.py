@@ -8,12 +8,9 @@ from multipart import (
 )
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.image_header import ImageHeader, ImageHeaderReader
+from app.api.image_inspection import ImageInspector, create_size_error
 from app.core.config import LimitSettings
 from app.core.errors import (
-    EmptyFileError,
-    FileTooLargeError,
-    ImageTooLargeError,
     MalformedUploadError,
     MissingFileError,
     NotMultipartError,
@@ -56,36 +53,32 @@ class _ImageForm:
         self._parser.close()
 
 
-def _open_form(request: Request) -> _ImageForm:
+def read_boundary(request: Request) -> str:
+    """What separates the parts of a form.
+
+    Raises :class:`NotMultipartError` and :class:`MalformedUploadError`.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
         raise NotMultipartError()
-    boundary = options.get("boundary", "")
+    boundary: str = options.get("boundary", "")
     if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
         raise MalformedUploadError("The Content-Type header has no proper multipart boundary.")
-    return _ImageForm(boundary)
+    return boundary
+
+
+def read_length(request: Request) -> int:
+    """How long the body says it is, 0 if it does not."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def announced_bytes(request: Request, limits: LimitSettings) -> int:
     """How long the image is at least, by what the body says. Raises :class:`FileTooLargeError`."""
-    text = request.headers.get("content-length", "")
-    length = int(text) if text.isdecimal() else 0
+    length = read_length(request)
     if length > limits.file_size + FORM_OVERHEAD_BYTES:
-        raise _file_too_large(limits)
+        raise create_size_error(limits)
     return max(length - FORM_OVERHEAD_BYTES, 0)
-
-
-def _file_too_large(limits: LimitSettings) -> FileTooLargeError:
-    return FileTooLargeError(f"The image file may have {limits.file_size:,} bytes at most.")
-
-
-def _check_dimensions(header: ImageHeader, limits: LimitSettings) -> None:
-    width, height = header.width, header.height
-    if max(width, height) > limits.image_side or width * height > limits.image_pixels:
-        raise ImageTooLargeError(
-            f"The image has {width} × {height} pixels; allowed are {limits.image_side:,} a side "
-            f"and {limits.image_pixels:,} in all. Scale it down."
-        )
 
 
 async def receive_image(
@@ -98,22 +91,18 @@ async def receive_image(
     Raises the 4xx errors of :mod:`app.core.errors`; the caller aborts the upload then.
     """
     largest_body = limits.file_size + FORM_OVERHEAD_BYTES
-    form = _open_form(request)
-    reader = ImageHeaderReader()
-    body_bytes = file_bytes = 0
+    form = _ImageForm(read_boundary(request))
+    inspector = ImageInspector(limits)
+    body_bytes = 0
     try:
         async for chunk in request.stream():
             body_bytes += len(chunk)
+            if body_bytes > largest_body:
+                raise create_size_error(limits)
             # The last one is empty, which to the form would mean that the body ends here.
             data = form.feed(chunk) if chunk else b""
-            file_bytes += len(data)
-            if file_bytes > limits.file_size or body_bytes > largest_body:
-                raise _file_too_large(limits)
-            if reader.header is None and data:
-                reader.feed(data)
-                if reader.header is not None:
-                    _check_dimensions(reader.header, limits)
             if data:
+                inspector.feed(data)
                 if digest is not None:
                     digest.update(data)
                 await upload.write(data)
@@ -122,6 +111,4 @@ async def receive_image(
         raise MalformedUploadError() from error
     if not form.file_seen:
         raise MissingFileError()
-    if not file_bytes:
-        raise EmptyFileError()
-    reader.finish()
+    inspector.finish()

@@ -96,6 +96,27 @@ class JobEndedError(ServiceError):
     detail = "The job has ended and can't be cancelled any more. Its result says what came of it."
 
 
+class BatchNotFoundError(NotFoundError):
+    """Raised when a batch id was never given out, or its batch has expired."""
+
+    code, title = "batch-not-found", "Batch not found"
+    detail = "No batch has this id. It was never accepted, or its results have expired."
+
+
+class BatchErasedError(ServiceError):
+    """Raised when a batch was erased by its owner."""
+
+    status, code, title = 410, "batch-erased", "Batch erased"
+    detail = "This batch was erased, with its images and its results."
+
+
+class BatchEndedError(ServiceError):
+    """Raised when a batch is to be cancelled whose jobs have all ended."""
+
+    status, code, title = 409, "batch-ended", "Batch has ended"
+    detail = "The batch has ended and can't be cancelled any more. Its results are there."
+
+
 class MethodNotAllowedError(ServiceError):
     """Raised when the path exists but not with this method."""
 
@@ -114,6 +135,20 @@ class FileTooLargeError(ServiceError):
 
     status, code, title = 413, "file-too-large", "File too large"
     detail = "The image file is too large. Send a smaller one."
+
+
+class BatchTooLargeError(ServiceError):
+    """Raised when the images of a batch take more than QUEUE_MAX_BYTES, and never could wait."""
+
+    status, code, title = 413, "batch-too-large", "Batch too large"
+    detail = "The images of the batch are too large together. Send several batches."
+
+
+class SlowUploadError(ServiceError):
+    """Raised when a batch takes too long to arrive."""
+
+    status, code, title = 408, "slow-upload", "Upload took too long"
+    detail = "The images did not all arrive in half an hour. Send several smaller batches."
 
 
 class ImageTooLargeError(ServiceError):
@@ -163,6 +198,27 @@ class EmptyFileError(InvalidRequestError):
 
     code, title = "empty-file", "Empty file"
     detail = "The file is empty. Send a JPEG or PNG image."
+
+
+class TooManyImagesError(InvalidRequestError):
+    """Raised when a batch has more images than are accepted in one step."""
+
+    code, title = "too-many-images", "Too many images"
+    detail = "A batch has too many images. Send several batches."
+
+
+class MalformedArchiveError(InvalidRequestError):
+    """Raised when an archive is not a zip file, or damaged."""
+
+    code, title = "malformed-archive", "Not a zip file"
+    detail = "The archive is not a zip file, or is damaged. Pack it again."
+
+
+class UnsafeArchiveError(InvalidRequestError):
+    """Raised when an archive is encrypted, or would unpack to more than fits or makes sense."""
+
+    code, title = "unsafe-archive", "Archive refused"
+    detail = "The archive can't be unpacked safely."
 
 
 class IdempotencyKeyInUseError(ServiceError):
@@ -329,17 +385,26 @@ class OutOfMemoryError(RetryableJobError):
     reason = "out_of_memory"
 
 
-JOB_ERRORS: dict[str, type[JobFailedError]] = {
-    error.code: error
-    for error in (
-        JobFailedError,
-        UndecodableImageError,
-        TruncatedImageError,
-        OversizedImageError,
-        PayloadLostError,
-        DeadlineExceededError,
-        JobCancelledError,
-        AttemptsExhaustedError,
-        ModelUnavailableError,
-    )
-}
+# How an image is refused on its way; in a batch its job fails so.
+IMAGE_ERRORS: tuple[type[ServiceError], ...] = (
+    FileTooLargeError,
+    ImageTooLargeError,
+    UnsupportedImageError,
+    MalformedImageError,
+    EmptyFileError,
+)
+
+_JOB_ERRORS: tuple[type[ServiceError], ...] = (
+    *IMAGE_ERRORS,
+    JobFailedError,
+    UndecodableImageError,
+    TruncatedImageError,
+    OversizedImageError,
+    PayloadLostError,
+    DeadlineExceededError,
+    JobCancelledError,
+    AttemptsExhaustedError,
+    ModelUnavailableError,
+)
+
+JOB_ERRORS = {error.code: error for error in _JOB_ERRORS}

@@ -9,6 +9,13 @@ JOB = PREFIX + "job:"  # + job id: hash, the job's record; expires RESULT_TTL af
 HOLDER = PREFIX + "holder:"  # + holder: set of the job ids that one worker process holds
 PAYLOAD = PREFIX + "payload:"  # + job id: string, the upload (only with PAYLOAD_STORE=redis);
 # expires until the job is accepted, and with a dead letter
+JOBS = PREFIX + "jobs:"  # + owner: sorted set of job ids by when they came, in µs; those of expired
+# records stay for a while
+OWNERS = PREFIX + "owners"  # sorted set of owners with such a list by when it was last swept, in ms
+BATCH = PREFIX + "batch:"  # + batch id: hash, the batch's record with its jobs counted by state;
+# expires, with what is below, RESULT_TTL after its last job ended
+BATCH_JOBS = PREFIX + "batch-jobs:"  # + batch id: list of its jobs' ids in the sender's order
+BATCH_ENDED = PREFIX + "batch-ended:"  # + batch id: list of those that ended, in that order
 ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job and whose it was;
 # expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
@@ -48,6 +55,21 @@ BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two
 def job(job_id: str) -> str:
     """The key of a job's record."""
     return JOB + job_id
+
+
+def jobs(owner: str) -> str:
+    """The key of the list of an owner's jobs."""
+    return JOBS + owner
+
+
+def batch(batch_id: str) -> str:
+    """The key of a batch's record."""
+    return BATCH + batch_id
+
+
+def batch_ended(batch_id: str) -> str:
+    """The key of the list of a batch's jobs that ended."""
+    return BATCH_ENDED + batch_id
 
 
 def erased(job_id: str) -> str:

@@ -93,6 +93,10 @@ class Job:
     trail: list[dict[str, Any]]
     """Attempts that came to nothing: ``attempt``, ``worker``, ``started_ms``, ``ended_ms``,
     ``reason``."""
+    file_name: str = ""
+    """What the sender called the file, for jobs of a batch."""
+    custom_id: str = ""
+    """What the sender calls the job, for jobs of a batch."""
 
     @classmethod
     def from_record(cls, job_id: str, record: Mapping[bytes, bytes]) -> "Job":
@@ -124,6 +128,8 @@ class Job:
             upload_bytes=int(find("size", 0)),
             death_reason=find("dead", ""),
             trail=json.loads(f"[{record['trail']}]") if "trail" in record else [],
+            file_name=find("name", ""),
+            custom_id=find("label", ""),
         )
 
     @property

@@ -19,8 +19,9 @@ from app.jobs.redis_guard import RedisGuard
 # Pieces in one round trip: few enough that nobody waits long for the others'.
 _LARGEST_GROUP = 16
 
-# An upload that is broken off, or whose job is not accepted, disappears after this.
-_UNACCEPTED_SECONDS = 600
+# An upload that is broken off, or whose job is not accepted, disappears after this: longer than the
+# last image of a batch may take to arrive.
+_UNACCEPTED_SECONDS = 3600
 
 
 class RedisPayloadIntake:

@@ -22,6 +22,11 @@ _KEY_NAMES = (
     "JOB",
     "HOLDER",
     "PAYLOAD",
+    "JOBS",
+    "OWNERS",
+    "BATCH",
+    "BATCH_JOBS",
+    "BATCH_ENDED",
     "ERASED",
     "IDEMPOTENCY",
     "LIVE",
@@ -101,7 +106,15 @@ class Rules:
 
 # What comes before a script: before all, and before some.
 _COMMON_PARTS = ("prelude", "sharing", "ending")
-_PARTS = {"turn": ("finishing", "claiming")}
+_PARTS = {
+    "turn": ("finishing", "claiming"),
+    "submit": ("accepting",),
+    "batch": ("accepting",),
+    "cancel": ("withdrawing",),
+    "erase": ("withdrawing",),
+    "cancel_batch": ("withdrawing",),
+    "erase_batch": ("withdrawing",),
+}
 
 
 @cache

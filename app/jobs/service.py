@@ -18,11 +18,13 @@ from app.core.errors import IdempotencyKeyInUseError, ServiceError, StorageFullE
 from app.core.redis_client import find_policy_warning
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
+from app.jobs.batches import Batches
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.idempotency import IdempotencyKeys
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
+from app.jobs.job_lists import JobLists
 from app.jobs.live_channel import Follower, LiveChannel
 from app.jobs.payload_stores import create_payload_intake
 from app.jobs.payloads import PayloadWriter
@@ -85,6 +87,8 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
+        self.batches = Batches(client, settings, self._payloads, guard, self._gate)
+        self.job_lists = JobLists(client, guard)
         self.idempotency_keys = IdempotencyKeys(client, settings, guard)
         self._withdrawals = Withdrawals(client, settings, self._payloads, guard)
         self._look = GroupedCall(self._look_once, _LARGEST_GROUP)

@@ -73,6 +73,22 @@ class JobStatus(Message):
     )
 
 
+class ListedJob(JobStatus):
+    """A job in a list."""
+
+    created_at: UtcTime = Field(description="When the job was accepted, UTC.")
+
+
+class JobList(Message):
+    """Some of the caller's jobs."""
+
+    jobs: list[ListedJob] = Field(description="The newest first.")
+    next_cursor: str | None = Field(
+        description="Ask for what follows with this; null at the end. A page may hold fewer jobs "
+        "than it could, even none, and yet not be the last."
+    )
+
+
 class Prediction(Message):
     """One class and how sure the model is of it."""
 

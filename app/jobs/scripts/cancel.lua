@@ -3,7 +3,6 @@
 -- ARGV: id, owner, a token that tells this request from others
 -- Returns {what became of it, as in app.jobs.withdrawals.Withdrawal, its record}. The repetition of a
 -- request whose answer was lost is answered the same.
-local UNKNOWN, GONE, ENDED, DONE, ASKED = 0, 1, 2, 3, 4
 local id, owner, token = ARGV[1], ARGV[2], ARGV[3]
 go_beyond_memory_limit()
 
@@ -14,16 +13,8 @@ local function cancel_if_possible()
   local record = read_record(id)
   if not record.state or redis.call('HGET', JOB .. id, 'owner') ~= owner then
     return UNKNOWN
-  elseif record.state == 'pending' then
-    redis.call('HSET', JOB .. id, 'cancel', token)
-    redis.call('ZREM', DELAYED, id)
-    cancel(id, record, now_ms())
-    return DONE
-  elseif record.state == 'processing' then
-    redis.call('HSETNX', JOB .. id, 'cancel', token)
-    return ASKED
   end
-  return record.state == 'cancelled' and record.cancel == token and DONE or ENDED
+  return cancel_job(id, record, token, now_ms())
 end
 
 local verdict = cancel_if_possible()

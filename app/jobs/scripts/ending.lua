@@ -21,7 +21,10 @@ local share_end
 -- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
 local function finish(id, record, state, progress, field, body, now)
   enter(id, record, state, progress, now, 'finished', now, field, body)
-  redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+  -- What came of a batch is kept until all of it can be read.
+  if not record.batch then
+    redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+  end
   settle(id, record)
   if PAYLOADS_IN_REDIS then
     redis.call('UNLINK', PAYLOAD .. id)

@@ -3,7 +3,6 @@
 -- ARGV: id, owner, a token that tells this request from others
 -- Returns what became of it, as in app.jobs.withdrawals.Withdrawal. The repetition of a request whose
 -- answer was lost is answered the same.
-local UNKNOWN, GONE, DONE = 0, 1, 3
 local id, owner, token = ARGV[1], ARGV[2], ARGV[3]
 go_beyond_memory_limit()
 
@@ -15,16 +14,6 @@ local record = read_record(id)
 if not record.state or redis.call('HGET', JOB .. id, 'owner') ~= owner then
   return UNKNOWN
 end
-if record.state == 'pending' or record.state == 'processing' then
-  drop_claim(id, record)
-  redis.call('ZREM', DELAYED, id)
-  cancel(id, record, now_ms())
-end
-redis.call('ZREM', DEAD, id)
-redis.call('UNLINK', JOB .. id)
-if PAYLOADS_IN_REDIS then
-  redis.call('UNLINK', PAYLOAD .. id)
-end
-redis.call('SET', ERASED .. id, token .. ' ' .. owner, 'PX', RESULT_TTL)
+erase_job(id, record, token .. ' ' .. owner, now_ms())
 conclude()
 return DONE

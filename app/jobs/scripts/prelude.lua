@@ -73,9 +73,76 @@ local function write_backlog()
   more_jobs, more_bytes = 0, 0
 end
 
+-- What the jobs of batches did in this script: how much the counts by state change, and who ended.
+local batches = {}
+
+local function note_in_batch(id, record, state)
+  local changes = batches[record.batch] or {counts = {}, ended = {}}
+  batches[record.batch] = changes
+  if record.state then
+    changes.counts[record.state] = (changes.counts[record.state] or 0) - 1
+  end
+  changes.counts[state] = (changes.counts[state] or 0) + 1
+  -- Once, though a dead letter that was retried ends again: its line stays where readers saw it.
+  if state ~= 'pending' and state ~= 'processing' and redis.call('HSETNX', JOB .. id, 'line', 1) == 1 then
+    changes.ended[#changes.ended + 1] = id
+  end
+end
+
+-- A batch has ended: it is kept for RESULT_TTL, and so are all of its jobs' records, which did not
+-- expire before. Dead letters have an expiry of their own.
+local function let_batch_expire(batch)
+  for _, id in ipairs(redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)) do
+    if redis.call('HEXISTS', JOB .. id, 'dead') == 0 then
+      redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+    end
+  end
+  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED}) do
+    redis.call('PEXPIRE', prefix .. batch, RESULT_TTL)
+  end
+end
+
+local function keep_batch(batch)
+  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED}) do
+    redis.call('PERSIST', prefix .. batch)
+  end
+end
+
+local function write_batches()
+  for batch, changes in pairs(batches) do
+    local record = BATCH .. batch
+    if redis.call('EXISTS', record) == 1 then
+      for state, number in pairs(changes.counts) do
+        redis.call('HINCRBY', record, state, number)
+      end
+      redis.call('HSET', record, 'updated', now_ms())
+      if #changes.ended > 0 then
+        redis.call('RPUSH', BATCH_ENDED .. batch, unpack(changes.ended))
+      end
+      local counts = redis.call('HMGET', record, 'pending', 'processing', 'has_ended')
+      local has_ended = (counts[1] or 0) + (counts[2] or 0) == 0
+      if has_ended and not counts[3] then
+        redis.call('HSET', record, 'has_ended', 1)
+        let_batch_expire(batch)
+      elseif counts[3] and not has_ended then
+        -- An operator has retried one of its dead letters.
+        redis.call('HDEL', record, 'has_ended')
+        keep_batch(batch)
+      end
+    else
+      -- Of a batch that has expired only a dead letter is left that was retried.
+      for _, id in ipairs(changes.ended) do
+        redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+      end
+    end
+  end
+  batches = {}
+end
+
 -- Every script that lets jobs come, go or wait ends with this.
 local function conclude()
   write_backlog()
+  write_batches()
   ring_doorbells()
   send_news()
 end
@@ -88,6 +155,10 @@ local function enter(id, record, state, progress, now, ...)
     redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
       'job', id, 'state', state, 'attempt', record.attempts)
   end
+  if record.batch then
+    note_in_batch(id, record, state)
+  end
+  record.state = state
   tell_watchers(id, record.watchers, state ~= 'pending' and state ~= 'processing')
 end
 
@@ -95,13 +166,14 @@ end
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
     'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content',
-    'watchers', 'cancel', 'options')
+    'watchers', 'cancel', 'options', 'batch')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
     retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
     content = fields[13], watchers = fields[14], cancel = fields[15], options = fields[16],
+    batch = fields[17],
   }
 end
 

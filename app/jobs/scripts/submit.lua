@@ -5,56 +5,11 @@
 -- look or '', the name of its idempotency key or '', the fingerprint that binds that, …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
 -- became of it, as in app.jobs.job.Reception}
-local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN = 0, 1, 2, 3, 4
+-- Somebody else has the idempotency key.
+local TAKEN = 4
 
 -- A sender may come again for so many ms.
 local KEY_TTL = 24 * 3600 * 1000
-
-local now = now_ms()
-local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
-local accepted, counts = 0, {}
-
-local function write(id, record, owner)
-  local optional = {}
-  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'options'}) do
-    if record[field] then
-      optional[#optional + 1] = field
-      optional[#optional + 1] = record[field]
-    end
-  end
-  enter(id, record, 'pending', 0, now, 'owner', owner, 'created', now, 'size', record.size,
-    unpack(optional))
-  if record.deadline then
-    redis.call('ZADD', DEADLINES, record.deadline, id)
-  end
-  if PAYLOADS_IN_REDIS then
-    redis.call('PERSIST', PAYLOAD .. id)
-  end
-  change_backlog(1, record.size)
-  jobs, bytes, accepted = jobs + 1, bytes + record.size, accepted + 1
-end
-
--- Queue a job, unless another of the same content saves the work.
-local function accept(id, owner, record, content, is_fresh)
-  local answered = content and not is_fresh and find_answered(content, now)
-  local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
-  if answered then
-    write(id, record, owner)
-    copy_answer(id, record, answered, now)
-    return ANSWERED
-  elseif flight then
-    write(id, record, owner)
-    redis.call('RPUSH', FOLLOWERS .. flight, id)
-    return JOINED
-  end
-  record.content = content
-  write(id, record, owner)
-  if content then
-    redis.call('HSET', FLIGHTS, content, id)
-  end
-  redis.call('RPUSH', queue_of(record.bulk), id)
-  return ACCEPTED
-end
 
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
 for i = 2, #ARGV, 11 do
@@ -78,15 +33,10 @@ for i = 2, #ARGV, 11 do
     if key then
       redis.call('SET', key, id .. ' ' .. ARGV[i + 10], 'PX', KEY_TTL)
     end
-    if content then
-      counts[verdict] = (counts[verdict] or 0) + 1
-    end
   end
   reply[#reply + 1] = verdict
 end
-for verdict, count in pairs(counts) do
-  redis.call('HINCRBY', CACHE_COUNTS, verdict, count)
-end
+write_counts()
 -- A repetition writes nothing: it must be answered even by a Redis that has become full since.
 if accepted > 0 then
   conclude()

@@ -1,0 +1,221 @@
+"""The words of /docs about batches."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from app.api.batch_parts import LONGEST_CUSTOM_ID
+from app.api.documentation import (
+    LOCATION_HEADER,
+    REQUEST_ID_HEADER,
+    RETRY_AFTER_HEADER,
+    problem_responses,
+)
+from app.api.upload_documentation import ANSWER_PARAMETERS, CACHE_CONTROL
+from app.core.errors import (
+    BatchEndedError,
+    BatchErasedError,
+    BatchNotFoundError,
+    BatchTooLargeError,
+    InvalidRequestError,
+    MalformedArchiveError,
+    MalformedUploadError,
+    MissingFileError,
+    NotMultipartError,
+    QueueFullError,
+    ServiceUnavailableError,
+    SlowUploadError,
+    StorageFullError,
+    TooManyImagesError,
+    UnsafeArchiveError,
+)
+from app.jobs.batch import MOST_IMAGES
+from app.models.batch_schemas import BatchAccepted, BatchLine, BatchStatus
+from app.models.schemas import EXAMPLE_ID
+
+LARGEST_AFTER = MOST_IMAGES
+
+_ID: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "batch_id",
+            "in": "path",
+            "required": True,
+            "description": "As the answer to the batch named it.",
+            "schema": {"type": "string", "format": "uuid"},
+            "example": EXAMPLE_ID,
+        }
+    ]
+}
+
+_FOLLOW_HEADERS = (
+    {
+        "Location": LOCATION_HEADER["Location"]
+        | {
+            "description": "Where to follow the batch.",
+            "schema": {"type": "string", "example": f"/batches/{EXAMPLE_ID}"},
+        }
+    }
+    | RETRY_AFTER_HEADER
+    | REQUEST_ID_HEADER
+)
+
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "file": {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "maxItems": MOST_IMAGES,
+                        "description": "JPEG and PNG images, as in `POST /classify`.",
+                    },
+                    "archive": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "Instead: one zip file of images, unencrypted. Folders and "
+                        "what file managers add are passed over.",
+                    },
+                    "custom_id": {
+                        "type": "array",
+                        "items": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": LONGEST_CUSTOM_ID,
+                        },
+                        "uniqueItems": True,
+                        "maxItems": MOST_IMAGES,
+                        "description": "What you call each image: none, or one for each in the "
+                        "same order.",
+                    },
+                },
+            }
+        }
+    },
+}
+
+
+def _links(*operations: str) -> dict[str, Any]:
+    parameters = {"batch_id": "$response.body#/batch_id"}
+    return {name: {"operationId": name, "parameters": parameters} for name in operations}
+
+
+SUBMIT: dict[str, Any] = {
+    "summary": "Submit a batch",
+    "description": f"Up to {MOST_IMAGES:,} images in one request, which wait as `bulk` jobs. All "
+    "are accepted or, where there is no room for all, none. An image that is refused does not "
+    "refuse the others: its job is there and has failed.",
+    "response_description": "The batch is accepted and durable.",
+    "response_model": BatchAccepted,
+    "openapi_extra": {"parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL], "requestBody": _BODY},
+    "responses": {
+        202: {
+            "headers": _FOLLOW_HEADERS,
+            "links": _links("get_batch", "get_batch_results", "cancel_batch", "erase_batch"),
+        }
+    }
+    | problem_responses(
+        MalformedUploadError,
+        SlowUploadError,
+        BatchTooLargeError,
+        NotMultipartError,
+        MissingFileError,
+        TooManyImagesError,
+        MalformedArchiveError,
+        UnsafeArchiveError,
+        InvalidRequestError,
+        QueueFullError,
+        StorageFullError,
+        ServiceUnavailableError,
+    ),
+}
+
+STATUS: dict[str, Any] = {
+    "summary": "Follow a batch",
+    "description": "How many jobs of the batch are in which state. A batch is kept for "
+    "`RESULT_TTL` seconds after its last job has ended, and so are the results of all its jobs.",
+    "response_description": "Where the batch is.",
+    "response_model": BatchStatus,
+    "openapi_extra": _ID,
+    "responses": {200: {"headers": REQUEST_ID_HEADER, "links": _links("get_batch_results")}}
+    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+}
+
+RESULTS: dict[str, Any] = {
+    "summary": "Fetch a batch's results",
+    "description": "A line of JSON for each job that has ended so far, in the order in which they "
+    "ended. A batch that runs has fewer: ask again with `after` set to the number of lines that "
+    "you have.",
+    "response_description": "What has ended.",
+    "response_class": Response,
+    "openapi_extra": {
+        "parameters": [
+            *_ID["parameters"],
+            {
+                "name": "after",
+                "in": "query",
+                "description": "How many lines to pass over.",
+                "schema": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "maximum": LARGEST_AFTER,
+                    "default": 0,
+                },
+            },
+        ]
+    },
+    "responses": {
+        200: {
+            "headers": REQUEST_ID_HEADER,
+            "content": {
+                "application/x-ndjson": {
+                    "schema": {
+                        "type": "string",
+                        "description": "Lines of: " + ", ".join(BatchLine.model_fields) + ".",
+                    },
+                    "example": '{"job_id":"' + EXAMPLE_ID + '","custom_id":"a-17","filename":'
+                    '"cat.jpg","status":"completed","predictions":[{"class_name":"tabby",'
+                    '"confidence":0.61}]}\n',
+                }
+            },
+        }
+    }
+    | problem_responses(
+        BatchNotFoundError, BatchErasedError, InvalidRequestError, ServiceUnavailableError
+    ),
+}
+
+CANCEL: dict[str, Any] = {
+    "summary": "Cancel a batch",
+    "description": "Jobs that wait are cancelled at once; workers stop before the next step of "
+    "those that they have, unless results come first. What has ended stays, and can be read.",
+    "response_description": "Every job has ended.",
+    "response_model": BatchStatus,
+    "openapi_extra": _ID,
+    "responses": {
+        200: {"headers": REQUEST_ID_HEADER},
+        202: {
+            "model": BatchStatus,
+            "description": "Workers have some of the jobs and will stop, unless they are done "
+            "before.",
+            "headers": _FOLLOW_HEADERS,
+        },
+    }
+    | problem_responses(
+        BatchNotFoundError, BatchEndedError, BatchErasedError, ServiceUnavailableError
+    ),
+}
+
+ERASE: dict[str, Any] = {
+    "summary": "Erase a batch",
+    "description": "Erases the batch, its jobs, their images and results, whatever their states. "
+    "For `RESULT_TTL` seconds their ids answer 410.",
+    "response_description": "The batch is erased.",
+    "response_class": Response,
+    "openapi_extra": _ID,
+    "responses": {204: {"headers": REQUEST_ID_HEADER}}
+    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+}

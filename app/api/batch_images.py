@@ -1,0 +1,81 @@
+"""One image of a batch on its way in: stored, or refused without the rest of the batch."""
+
+from uuid import UUID
+
+from app.api.image_inspection import ImageInspector
+from app.core.errors import ServiceError
+from app.jobs.batch import BatchImage
+from app.jobs.content import ContentDigest
+from app.jobs.job import render_error
+from app.jobs.payloads import PayloadWriter
+
+# As long as a name may be on the usual file systems.
+_LONGEST_NAME = 255
+
+
+class IncomingImage:
+    """Takes an image piece by piece. ``name`` is a label and nothing else.
+
+    Raises what :class:`PayloadWriter` raises; a fault of the image ends up in its job.
+    """
+
+    def __init__(
+        self,
+        job_id: UUID,
+        name: str,
+        upload: PayloadWriter,
+        inspector: ImageInspector,
+        digest: ContentDigest | None,
+    ) -> None:
+        self._job_id = job_id
+        self._name = name[:_LONGEST_NAME]
+        self._upload = upload
+        self._inspector = inspector
+        self._digest = digest
+        self._error: ServiceError | None = None
+        self._upload_bytes = 0
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._error is not None:
+            return
+        try:
+            self._inspector.feed(data)
+        except ServiceError as error:
+            await self.refuse(error)
+            return
+        if self._digest is not None:
+            self._digest.update(data)
+        await self._upload.write(data)
+
+    async def finish(self) -> None:
+        """The image is whole."""
+        if self._error is not None:
+            return
+        try:
+            self._inspector.finish()
+        except ServiceError as error:
+            await self.refuse(error)
+            return
+        self._upload_bytes = await self._upload.commit()
+
+    async def refuse(self, error: ServiceError) -> None:
+        """The image is not taken: its job will fail with this."""
+        self._error = error
+        await self._upload.abort()
+
+    async def abort(self) -> None:
+        """Erase it: its batch is not accepted."""
+        await self._upload.abort()
+
+    def describe(self, custom_id: str) -> BatchImage:
+        """What the ledger needs of it."""
+        error = self._error
+        return BatchImage(
+            job_id=str(self._job_id),
+            upload_bytes=self._upload_bytes,
+            content="" if error or self._digest is None else self._digest.value(),
+            file_name=self._name,
+            custom_id=custom_id,
+            error="" if error is None else render_error(error.code, error.text),
+        )

@@ -1,0 +1,200 @@
+"""Receiving a batch: images as parts of a form or in a zip file, and what the sender calls them."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from starlette.requests import ClientDisconnect, Request
+
+from app.api.archives import Archive, open_archive, read_piece
+from app.api.batch_images import IncomingImage
+from app.api.batch_parts import CustomId, Nowhere, Sink, Spool
+from app.api.image_inspection import ImageInspector, create_size_error
+from app.api.uploads import FIELD, read_boundary, read_length
+from app.core.config import Settings
+from app.core.errors import (
+    BatchTooLargeError,
+    InvalidRequestError,
+    MalformedImageError,
+    MalformedUploadError,
+    MissingFileError,
+    ServiceError,
+    SlowUploadError,
+    TooManyImagesError,
+)
+from app.jobs.batch import MOST_IMAGES, BatchImage
+from app.jobs.content import ContentDigest
+from app.jobs.payloads import PIECE_BYTES
+from app.jobs.service import JobService
+
+ARCHIVE_FIELD = "archive"
+CUSTOM_ID_FIELD = "custom_id"
+
+# Headers of parts, and small fields nobody reads.
+_OVERHEAD_BYTES = 8 * 1024 * 1024
+
+# Uploads without a job are erased after an hour, by whoever sweeps.
+_LONGEST_SECONDS = 1800.0
+
+
+class IncomingBatch:
+    """A batch on its way in. Left without :meth:`keep`, its uploads are erased."""
+
+    def __init__(
+        self, service: JobService, settings: Settings, owner: str, options: str, shares: bool
+    ) -> None:
+        """``options``, ``shares``: how images share their answers, as in ``POST /classify``."""
+        self._service = service
+        self._settings = settings
+        self._owner = owner
+        self._options = options
+        self._shares = shares
+        self._images: list[IncomingImage] = []
+        self._custom_ids: list[str] = []
+        self._spool: Spool | None = None
+        self._is_kept = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._spool is not None:
+            self._spool.file.close()
+        if not self._is_kept:
+            for image in self._images:
+                with contextlib.suppress(ServiceError):
+                    await image.abort()
+
+    def keep(self) -> None:
+        """The batch is accepted, or may be: its uploads are the ledger's."""
+        self._is_kept = True
+
+    async def receive(self, request: Request) -> list[BatchImage]:
+        """Take the whole request. Raises the 4xx errors of :mod:`app.core.errors`.
+
+        An image that is refused is among the rest, with its error.
+        """
+        largest_body = self._settings.queue.max_bytes + _OVERHEAD_BYTES
+        length = read_length(request)
+        if length > largest_body:
+            raise BatchTooLargeError()
+        await self._service.admit(max(length - _OVERHEAD_BYTES, 0))
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                await self._receive_parts(request, largest_body)
+                if self._spool is not None:
+                    await self._unpack(self._spool)
+        except TimeoutError:
+            raise SlowUploadError() from None
+        except (MultipartError, ClientDisconnect) as error:
+            raise MalformedUploadError() from error
+        if not self._images:
+            raise MissingFileError(
+                f"Send images in fields {FIELD!r}, or a zip file in the field {ARCHIVE_FIELD!r}."
+            )
+        custom_ids = self._check_custom_ids()
+        return [
+            image.describe(custom_id)
+            for image, custom_id in zip(self._images, custom_ids, strict=True)
+        ]
+
+    async def _receive_parts(self, request: Request, largest_body: int) -> None:
+        parser = PushMultipartParser(read_boundary(request))
+        body_bytes = 0
+        sink: Sink = Nowhere()
+        async for chunk in request.stream():
+            body_bytes += len(chunk)
+            if body_bytes > largest_body:
+                raise BatchTooLargeError()
+            # The last one is empty, which to the form would mean that the body ends here.
+            for event in parser.parse(chunk) if chunk else ():
+                if isinstance(event, MultipartSegment):
+                    sink = await self._open(event)
+                elif event is None:
+                    await sink.finish()
+                else:
+                    await sink.write(event)
+        parser.close()
+
+    async def _open(self, part: MultipartSegment) -> Sink:
+        if part.name in (FIELD, ARCHIVE_FIELD) and self._spool is not None:
+            raise InvalidRequestError("Send images, or one archive of images, not both.")
+        if part.name == FIELD:
+            return await self._begin_image(part.filename or "")
+        if part.name == CUSTOM_ID_FIELD:
+            if len(self._custom_ids) == MOST_IMAGES:
+                raise TooManyImagesError(f"A batch may have {MOST_IMAGES:,} images at most.")
+            return CustomId(self._custom_ids)
+        if part.name == ARCHIVE_FIELD:
+            if self._images:
+                raise InvalidRequestError("Send images, or one archive of images, not both.")
+            self._spool = Spool(self._settings.data_dir / "spool")
+            return self._spool
+        return Nowhere()
+
+    async def _begin_image(self, name: str) -> IncomingImage:
+        most = min(MOST_IMAGES, self._settings.queue.max_jobs)
+        if len(self._images) == most:
+            raise TooManyImagesError(f"A batch may have {most:,} images at most.")
+        # Much may have come from others since the batch began.
+        await self._service.admit(0)
+        job_id = uuid4()
+        image = IncomingImage(
+            job_id,
+            name,
+            self._service.create_upload(job_id),
+            ImageInspector(self._settings.limits),
+            ContentDigest(self._owner, self._options) if self._shares else None,
+        )
+        self._images.append(image)
+        return image
+
+    async def _unpack(self, spool: Spool) -> None:
+        queue = self._settings.queue
+        opened = open_archive(
+            spool.file, spool.size_bytes, min(MOST_IMAGES, queue.max_jobs), queue.max_bytes
+        )
+        # In a thread, as all that reads from it: lists and inflates what a stranger has packed.
+        archive = await asyncio.to_thread(opened.__enter__)
+        with contextlib.ExitStack() as stack:
+            stack.push(opened)
+            for position in range(len(archive.entries)):
+                await self._unpack_entry(archive, position)
+
+    async def _unpack_entry(self, archive: Archive, position: int) -> None:
+        entry = archive.entries[position]
+        image = await self._begin_image(entry.filename)
+        if entry.file_size > self._settings.limits.file_size:
+            await image.refuse(create_size_error(self._settings.limits))
+            return
+        try:
+            with await asyncio.to_thread(archive.open, entry) as content:
+                while data := await asyncio.to_thread(read_piece, content, PIECE_BYTES):
+                    await image.write(data)
+        except MalformedImageError as error:
+            await image.refuse(error)
+            return
+        await image.finish()
+
+    def _check_custom_ids(self) -> list[str]:
+        """One for each image; empty where the sender gave none."""
+        if not self._custom_ids:
+            return [""] * len(self._images)
+        if len(self._custom_ids) != len(self._images):
+            raise InvalidRequestError(
+                f"There are {len(self._custom_ids):,} fields custom_id for {len(self._images):,} "
+                "images. Send one for each image, in the same order, or none."
+            )
+        (custom_id, count), *_ = Counter(self._custom_ids).most_common(1)
+        if count > 1:
+            raise InvalidRequestError(f"The custom_id {custom_id!r} is there {count} times.")
+        return self._custom_ids

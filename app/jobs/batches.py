@@ -1,0 +1,141 @@
+"""Batches: accepted as a whole, followed, read while they run, cancelled, erased."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+from uuid import uuid4
+
+import redis.asyncio
+
+from app.core import keys
+from app.core.config import Settings
+from app.core.errors import (
+    BatchEndedError,
+    BatchErasedError,
+    BatchNotFoundError,
+)
+from app.jobs.admission import AdmissionGate
+from app.jobs.answer_options import AnswerOptions
+from app.jobs.batch import Batch, BatchImage
+from app.jobs.job import Backlog, Job
+from app.jobs.payloads import PayloadIntake
+from app.jobs.redis_guard import RedisGuard
+from app.jobs.script import Rules, render_script
+from app.jobs.withdrawals import Withdrawal
+
+
+class Batches:
+    """One per API process. Raises what :class:`RedisGuard` raises while Redis is away."""
+
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        settings: Settings,
+        payloads: PayloadIntake,
+        guard: RedisGuard,
+        gate: AdmissionGate,
+    ) -> None:
+        rules = Rules.from_settings(settings)
+        self._redis = client
+        self._payloads = payloads
+        self._guard = guard
+        self._gate = gate
+        self._submit = client.register_script(render_script("batch", rules))
+        self._cancel = client.register_script(render_script("cancel_batch", rules))
+        self._erase = client.register_script(render_script("erase_batch", rules))
+
+    async def submit(
+        self,
+        batch_id: str,
+        owner: str,
+        images: Sequence[BatchImage],
+        options: AnswerOptions,
+        is_fresh: bool,
+    ) -> None:
+        """Accept a batch whose uploads are complete: all of it. When this returns, it is safe.
+
+        Raises :class:`QueueFullError` or :class:`StorageFullError` when there is no room, and
+        nothing is accepted: the caller erases the uploads then. Whatever else is raised leaves open
+        whether it was accepted.
+        """
+        words: list[str | int] = [batch_id, owner, int(is_fresh), options.to_json()]
+        for image in images:
+            words += (image.job_id, image.upload_bytes, image.content)
+            words += (image.file_name, image.custom_id, image.error)
+        waiting, upload_bytes, rate, is_accepted, *ended = await self._run(self._submit, words)
+        self._gate.learn(Backlog(waiting, upload_bytes, float(rate) if rate else None))
+        if not is_accepted:
+            raise self._gate.refuse_for_now()
+        self._gate.admit()
+        await self._erase_uploads(ended)
+
+    async def get(self, batch_id: str, owner: str) -> Batch:
+        """A batch's record. Raises :class:`BatchNotFoundError` and :class:`BatchErasedError`."""
+        command = partial(self._redis.hgetall, keys.batch(batch_id))
+        record = cast(dict[bytes, bytes], await self._guard.call(command))
+        batch = Batch.from_record(batch_id, record) if record else None
+        if batch is None or batch.owner != owner:
+            raise await self._explain_absence(batch_id, owner)
+        return batch
+
+    async def read_ended(
+        self, batch_id: str, start: int, count: int
+    ) -> list[tuple[str, Job | None]]:
+        """Jobs that have ended, in that order, from the ``start``-th on, at most ``count``.
+
+        Without its record where a job was erased, or purged as a dead letter.
+        """
+        command = partial(self._redis.lrange, keys.batch_ended(batch_id), start, start + count - 1)
+        job_ids = [word.decode() for word in cast(list[bytes], await self._guard.call(command))]
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hgetall(keys.job(job_id))
+        records = await self._guard.call(pipeline.execute)
+        return [
+            (job_id, Job.from_record(job_id, record) if record else None)
+            for job_id, record in zip(job_ids, records, strict=True)
+        ]
+
+    async def cancel(self, batch_id: str, owner: str) -> Batch:
+        """Cancel what has not ended: at once what waits, before the next step what a worker has.
+
+        Returns its record. Raises :class:`BatchNotFoundError`, :class:`BatchErasedError` and
+        :class:`BatchEndedError`.
+        """
+        await self._withdraw(self._cancel, batch_id, owner)
+        return await self.get(batch_id, owner)
+
+    async def erase(self, batch_id: str, owner: str) -> None:
+        """Erase a batch, and all of its jobs with their uploads and results.
+
+        Raises :class:`BatchNotFoundError` and :class:`BatchErasedError`.
+        """
+        await self._withdraw(self._erase, batch_id, owner)
+
+    async def _withdraw(self, script: Any, batch_id: str, owner: str) -> None:
+        # Sent again when the answer is lost, it must not find a stranger's deed in its own.
+        verdict, *ended = await self._run(script, [batch_id, owner, uuid4().hex])
+        if verdict == Withdrawal.UNKNOWN:
+            raise BatchNotFoundError()
+        if verdict == Withdrawal.GONE:
+            raise BatchErasedError()
+        if verdict == Withdrawal.ENDED:
+            raise BatchEndedError()
+        await self._erase_uploads(ended)
+
+    async def _explain_absence(
+        self, batch_id: str, owner: str
+    ) -> BatchNotFoundError | BatchErasedError:
+        mark = await self._guard.call(partial(self._redis.get, keys.erased(batch_id)))
+        eraser = cast(bytes | None, mark) or b""
+        is_erased = eraser.decode().partition(" ")[2] == owner
+        return BatchErasedError() if is_erased else BatchNotFoundError()
+
+    async def _run(self, script: Any, words: Sequence[str | int]) -> Any:
+        return await self._guard.call(lambda: script(args=words))
+
+    async def _erase_uploads(self, job_ids: Sequence[bytes]) -> None:
+        if job_ids:
+            ids = [job_id.decode() for job_id in job_ids]
+            await asyncio.to_thread(self._payloads.delete_many, ids)

@@ -1,0 +1,76 @@
+-- Accepting jobs: what submitting one and submitting a batch have in common.
+local REFUSED, ACCEPTED, ANSWERED, JOINED = 0, 1, 2, 3
+
+local now = now_ms()
+local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
+local accepted, counts = 0, {}
+
+-- Each owner's jobs, by when they came and, within a millisecond, in the order of one script's: a score
+-- of their own for nearly all, so that a page of the list begins where the last one ended.
+local is_owner_known = {}
+
+local function list_job(id, owner)
+  local list = JOBS .. owner
+  if not is_owner_known[owner] and redis.call('EXISTS', list) == 0 then
+    redis.call('ZADD', OWNERS, 0, owner)
+  end
+  is_owner_known[owner] = true
+  redis.call('ZADD', list, now * 1000 + math.min(accepted, 999), id)
+end
+
+local function write(id, record, owner)
+  local optional = {}
+  for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'options', 'batch', 'name', 'label'}) do
+    if record[field] then
+      optional[#optional + 1] = field
+      optional[#optional + 1] = record[field]
+    end
+  end
+  enter(id, record, 'pending', 0, now, 'owner', owner, 'created', now, 'size', record.size,
+    unpack(optional))
+  if record.deadline then
+    redis.call('ZADD', DEADLINES, record.deadline, id)
+  end
+  if PAYLOADS_IN_REDIS then
+    redis.call('PERSIST', PAYLOAD .. id)
+  end
+  list_job(id, owner)
+  change_backlog(1, record.size)
+  jobs, bytes, accepted = jobs + 1, bytes + record.size, accepted + 1
+end
+
+-- Queue a job, unless another of the same content saves the work.
+local function queue_or_share(id, owner, record, content, is_fresh)
+  local answered = content and not is_fresh and find_answered(content, now)
+  local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
+  if answered then
+    write(id, record, owner)
+    copy_answer(id, record, answered, now)
+    return ANSWERED
+  elseif flight then
+    write(id, record, owner)
+    redis.call('RPUSH', FOLLOWERS .. flight, id)
+    return JOINED
+  end
+  record.content = content
+  write(id, record, owner)
+  if content then
+    redis.call('HSET', FLIGHTS, content, id)
+  end
+  redis.call('RPUSH', queue_of(record.bulk), id)
+  return ACCEPTED
+end
+
+local function accept(id, owner, record, content, is_fresh)
+  local verdict = queue_or_share(id, owner, record, content, is_fresh)
+  if content then
+    counts[verdict] = (counts[verdict] or 0) + 1
+  end
+  return verdict
+end
+
+local function write_counts()
+  for verdict, count in pairs(counts) do
+    redis.call('HINCRBY', CACHE_COUNTS, verdict, count)
+  end
+end

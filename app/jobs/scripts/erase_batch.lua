@@ -1,0 +1,23 @@
+-- Erase a batch at its owner's wish, with all of its jobs, whatever their states.
+-- ARGV: batch id, owner, a token that tells this request from others
+-- Returns {what became of it, as in app.jobs.withdrawals.Withdrawal, ids of its jobs: their uploads
+-- can go …}. The repetition of a request whose answer was lost is answered the same.
+local batch, owner, token = ARGV[1], ARGV[2], ARGV[3]
+go_beyond_memory_limit()
+
+local eraser = find_eraser(batch, owner)
+if eraser then
+  return {eraser == token and DONE or GONE}
+elseif redis.call('HGET', BATCH .. batch, 'owner') ~= owner then
+  return {UNKNOWN}
+end
+
+local now, mark = now_ms(), token .. ' ' .. owner
+local ids = redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)
+for _, id in ipairs(ids) do
+  erase_job(id, read_record(id), mark, now)
+end
+conclude()
+redis.call('UNLINK', BATCH .. batch, BATCH_JOBS .. batch, BATCH_ENDED .. batch)
+redis.call('SET', ERASED .. batch, mark, 'PX', RESULT_TTL)
+return {DONE, unpack(ids)}

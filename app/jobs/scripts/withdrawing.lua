@@ -1,0 +1,33 @@
+-- What its owner no longer wants: one job, or all of a batch.
+local UNKNOWN, GONE, ENDED, DONE, ASKED = 0, 1, 2, 3, 4
+
+-- At once if it waits; if a worker has it, that is told with its next report. `token` tells the
+-- request from others.
+local function cancel_job(id, record, token, now)
+  if record.state == 'pending' then
+    redis.call('HSET', JOB .. id, 'cancel', token)
+    redis.call('ZREM', DELAYED, id)
+    cancel(id, record, now)
+    return DONE
+  elseif record.state == 'processing' then
+    redis.call('HSETNX', JOB .. id, 'cancel', token)
+    return ASKED
+  end
+  return record.state == 'cancelled' and record.cancel == token and DONE or ENDED
+end
+
+-- Whatever its state; one that has not ended is cancelled first, and whoever holds it will find its
+-- claim gone. A mark stays for as long as its result might have.
+local function erase_job(id, record, mark, now)
+  if record.state == 'pending' or record.state == 'processing' then
+    drop_claim(id, record)
+    redis.call('ZREM', DELAYED, id)
+    cancel(id, record, now)
+  end
+  redis.call('ZREM', DEAD, id)
+  redis.call('UNLINK', JOB .. id)
+  if PAYLOADS_IN_REDIS then
+    redis.call('UNLINK', PAYLOAD .. id)
+  end
+  redis.call('SET', ERASED .. id, mark, 'PX', RESULT_TTL)
+end

@@ -1,0 +1,599 @@
+"""Batches over HTTP: many images in one request, followed and read as one. No worker runs here."""
+
+import io
+import json
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from httpx import Client, Response
+
+from app.core import keys
+from app.core.config import LimitSettings, QueueSettings, Settings
+from app.jobs.job import Answer, Claim, Outcome
+from app.jobs.ledger import RedisLedger
+from app.jobs.payload_stores import payload_folder
+from app.main import create_app
+from tests.api_client import SAMPLE, assert_problem, png_head, submit
+from tests.api_server import run_api
+from tests.ledger.ledger_under_test import memory_limit_reached
+from tests.service import wait_until
+from tests.test_dead_letters import PREDICTIONS
+
+IMAGE = SAMPLE.read_bytes()
+UNKNOWN = "/batches/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
+
+
+class Desk:
+    """The API over a real socket, and a hand that does a worker's work."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.url = url
+        self.settings = settings
+        self.client = Client(base_url=url, timeout=30)
+        # Any: redis-py's types allow each answer to be nearly everything.
+        self.redis: Any = redis.Redis.from_url(settings.redis.url)
+        self.ledger = RedisLedger(self.redis, settings)
+
+    def submit(
+        self, images: Sequence[bytes] = (IMAGE,), custom_ids: Sequence[str] = (), query: str = ""
+    ) -> dict[str, Any]:
+        response = self.post(images, custom_ids, query)
+        assert response.status_code == 202, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    def post(
+        self, images: Sequence[bytes] = (), custom_ids: Sequence[str] = (), query: str = ""
+    ) -> Response:
+        files: list[Any] = [("file", (f"{number}.jpg", data)) for number, data in enumerate(images)]
+        files += [("custom_id", (None, text)) for text in custom_ids]
+        return self.client.post(f"/batches{query}", files=files)
+
+    def send_archive(self, archive: bytes, custom_ids: Sequence[str] = ()) -> Response:
+        files: list[Any] = [("archive", ("all.zip", archive))]
+        files += [("custom_id", (None, text)) for text in custom_ids]
+        return self.client.post("/batches", files=files)
+
+    def get(self, batch: dict[str, Any]) -> dict[str, Any]:
+        response = self.client.get(f"/batches/{batch['batch_id']}")
+        assert response.status_code == 200
+        document: dict[str, Any] = response.json()
+        return document
+
+    def read_lines(self, batch: dict[str, Any], after: int = 0) -> list[dict[str, Any]]:
+        response = self.client.get(f"/batches/{batch['batch_id']}/results?after={after}")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/x-ndjson"
+        return [json.loads(line) for line in response.text.splitlines()]
+
+    def claim(self, wanted: int = 4) -> list[Claim]:
+        return self.ledger.take_turn((), "w", Answer("a-model", "7", "torch"), wanted).claims
+
+    def complete(self, wanted: int = 4) -> list[str]:
+        """Claim some jobs and complete them; their ids."""
+        claims = self.claim(wanted)
+        self.ledger.finish([Outcome.completed(claim, PREDICTIONS) for claim in claims])
+        return [claim.job_id for claim in claims]
+
+    def uploads(self) -> set[str]:
+        return {path.name for path in payload_folder(self.settings).iterdir()}
+
+
+@pytest.fixture
+def desk(settings: Settings) -> Iterator[Desk]:
+    with run_api(create_app(settings)) as url:
+        yield Desk(url, settings)
+
+
+def pack(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def assert_nothing_was_accepted(desk: Desk) -> None:
+    assert desk.uploads() == set()
+    assert desk.redis.keys(keys.JOB + "*") == desk.redis.keys(keys.BATCH + "*") == []
+
+
+# --- POST /batches --------------------------------------------------------------------------------
+
+
+def test_a_batch_is_accepted_with_a_job_for_each_image(desk: Desk) -> None:
+    response = desk.post([IMAGE] * 3, ["a", "b", "c"])
+    document = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/batches/{document['batch_id']}"
+    assert (document["status"], document["total"]) == ("processing", 3)
+    named = [(job["filename"], job["custom_id"]) for job in document["jobs"]]
+    assert named == [("0.jpg", "a"), ("1.jpg", "b"), ("2.jpg", "c")]
+    job_ids = [job["job_id"] for job in document["jobs"]]
+    assert desk.uploads() == set(job_ids)
+    for job_id in job_ids:
+        assert desk.client.get(f"/status/{job_id}").json()["status"] == "pending"
+        assert (payload_folder(desk.settings) / job_id).read_bytes() == IMAGE
+
+
+def test_its_jobs_wait_as_bulk_and_ring(desk: Desk) -> None:
+    desk.submit([IMAGE] * 20)
+    assert (desk.redis.llen(keys.BULK_QUEUE), desk.redis.llen(keys.QUEUE)) == (20, 0)
+    assert desk.redis.llen(keys.DOORBELLS) == 3
+
+
+def test_without_custom_ids_there_are_none(desk: Desk) -> None:
+    assert desk.submit()["jobs"][0]["custom_id"] is None
+
+
+def test_an_image_that_is_refused_does_not_refuse_the_others(desk: Desk) -> None:
+    images = [IMAGE, b"just text", b"", png_head(0, 10), png_head(16_385, 1), IMAGE]
+    batch = desk.submit(images)
+    first, *refused, last = [job["job_id"] for job in batch["jobs"]]
+    codes = ["unsupported-image", "empty-file", "malformed-image", "image-too-large"]
+    for job_id, status, code in zip(refused, (415, 422, 422, 413), codes, strict=True):
+        assert desk.client.get(f"/status/{job_id}").json()["status"] == "failed"
+        document = assert_problem(desk.client.get(f"/result/{job_id}"), status, code)
+        assert document["job_id"] == job_id
+    assert desk.uploads() == {first, last}
+    document = desk.get(batch)
+    assert (document["failed"], document["pending"], document["progress"]) == (4, 2, 66)
+    assert [line["problem"]["code"] for line in desk.read_lines(batch)] == codes
+
+
+def test_an_image_that_is_too_large_is_told_as_usual(settings: Settings) -> None:
+    limits = LimitSettings(file_size=len(IMAGE) + 10)
+    with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
+        desk = Desk(url, settings)
+        large = IMAGE + bytes(11)
+        good, bad = [job["job_id"] for job in desk.submit([IMAGE, large])["jobs"]]
+        assert desk.uploads() == {good}
+        alone = submit(desk.client, large).json()
+    document = httpx_problem(desk, bad)
+    assert (document["code"], document["detail"]) == (alone["code"], alone["detail"])
+
+
+def httpx_problem(desk: Desk, job_id: str) -> dict[str, Any]:
+    """What a failed job's record says."""
+    document: dict[str, Any] = json.loads(desk.redis.hget(keys.job(job_id), "error"))
+    return document
+
+
+def test_a_batch_of_nothing_but_refused_images_has_ended(desk: Desk) -> None:
+    batch = desk.submit([b"text", b"more text"])
+    document = desk.get(batch)
+    assert (document["status"], document["failed"], document["progress"]) == ("completed", 2, 100)
+    assert desk.redis.ttl(keys.batch(batch["batch_id"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("custom_ids", "words"),
+    [
+        (["a", "a"], "'a' is there 2 times"),
+        (["a"], "1 fields custom_id for 2 images"),
+        (["a", "b", "c"], "3 fields custom_id for 2 images"),
+        (["a", ""], "1 to 128 characters"),
+        (["a", "b" * 129], "1 to 128 characters"),
+    ],
+)
+def test_custom_ids_that_are_not_one_for_each_are_refused(
+    desk: Desk, custom_ids: list[str], words: str
+) -> None:
+    document = assert_problem(desk.post([IMAGE] * 2, custom_ids), 422, "invalid-request")
+    assert words in document["detail"]
+    assert_nothing_was_accepted(desk)
+
+
+def test_a_request_without_images_is_refused(desk: Desk) -> None:
+    response = desk.client.post("/batches", files={"other": b"x"})
+    assert_problem(response, 422, "missing-file")
+    assert_problem(desk.client.post("/batches", content=b"x"), 415, "not-multipart")
+
+
+def test_more_than_a_thousand_images_are_refused(desk: Desk) -> None:
+    assert_problem(desk.post([b"x"] * 1001), 422, "too-many-images")
+    assert_nothing_was_accepted(desk)
+
+
+@pytest.mark.parametrize("query", ["?top_k=0", "?threshold=2"])
+def test_choices_out_of_range_are_refused(desk: Desk, query: str) -> None:
+    assert_problem(desk.post([IMAGE], query=query), 422, "invalid-request")
+
+
+def test_the_answers_choices_reach_every_job(desk: Desk) -> None:
+    desk.submit([IMAGE] * 2, query="?top_k=2&threshold=0.5")
+    assert {(claim.options.top_k, claim.options.threshold) for claim in desk.claim()} == {(2, 0.5)}
+
+
+def test_a_batch_that_does_not_fit_is_refused_as_a_whole(settings: Settings) -> None:
+    queue = QueueSettings(max_jobs=5)
+    with run_api(create_app(settings.model_copy(update={"queue": queue}))) as url:
+        desk = Desk(url, settings)
+        submit(desk.client)
+        waiting = desk.uploads()
+        response = desk.post([IMAGE] * 5)
+        document = assert_problem(response, 429, "queue-full")
+        assert response.headers["retry-after"]
+        assert document["detail"]
+        assert desk.uploads() == waiting
+        assert desk.redis.keys(keys.BATCH + "*") == []
+        desk.submit([IMAGE] * 4)
+
+
+def test_a_batch_that_could_never_fit_is_told_so(settings: Settings) -> None:
+    queue = QueueSettings(max_jobs=5)
+    with run_api(create_app(settings.model_copy(update={"queue": queue}))) as url:
+        document = assert_problem(Desk(url, settings).post([IMAGE] * 6), 422, "too-many-images")
+    assert "5 images" in document["detail"]
+
+
+def test_a_full_redis_refuses_the_whole_batch(desk: Desk) -> None:
+    with memory_limit_reached(desk.redis):
+        assert_problem(desk.post([IMAGE] * 3), 503, "storage-full")
+    assert_nothing_was_accepted(desk)
+
+
+@pytest.mark.parametrize("whole_images", [1, 3])
+def test_a_request_that_is_broken_off_leaves_nothing(desk: Desk, whole_images: int) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+    body = (part + IMAGE + b"\r\n") * whole_images + part + IMAGE[:5000]
+    host, port = desk.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = "POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: len(desk.uploads()) == whole_images)
+    wait_until(lambda: not desk.uploads())
+    assert_nothing_was_accepted(desk)
+
+
+def test_a_form_that_ends_too_early_is_refused(desk: Desk) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+    response = desk.client.post(
+        "/batches",
+        content=part + IMAGE + b"\r\n" + part,
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert_problem(response, 400, "malformed-upload")
+    assert_nothing_was_accepted(desk)
+
+
+def test_identical_images_are_classified_once(settings: Settings) -> None:
+    result = settings.result.model_copy(update={"cache_entries": 100})
+    with run_api(create_app(settings.model_copy(update={"result": result}))) as url:
+        desk = Desk(url, settings.model_copy(update={"result": result}))
+        batch = desk.submit([IMAGE] * 3)
+        assert len(desk.complete()) == 1
+        document = desk.get(batch)
+        assert (document["completed"], document["status"]) == (3, "completed")
+        assert len(desk.read_lines(batch)) == 3
+
+
+def test_what_was_answered_before_leaves_no_upload(settings: Settings) -> None:
+    result = settings.result.model_copy(update={"cache_entries": 100})
+    with run_api(create_app(settings.model_copy(update={"result": result}))) as url:
+        desk = Desk(url, settings.model_copy(update={"result": result}))
+        submit(desk.client)
+        answer = Answer("a-model", "7", "torch", "a-model-7")
+        desk.ledger.beat("w", "{}", 60_000, answer.identity)
+        (claim,) = desk.ledger.claim("w", answer).claims
+        desk.ledger.finish([Outcome.completed(claim, PREDICTIONS)])
+        before = desk.uploads()
+        batch = desk.submit([IMAGE, png_head(10, 10)])
+        assert desk.get(batch)["completed"] == 1
+        assert desk.uploads() - before == {batch["jobs"][1]["job_id"]}
+
+
+# --- Archives -------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_a_batch(desk: Desk) -> None:
+    archive = pack(
+        {
+            "holiday/": b"",
+            "holiday/one.jpg": IMAGE,
+            "__MACOSX/holiday/._one.jpg": b"x",
+            "holiday/.DS_Store": b"x",
+            "../../etc/passwd": png_head(10, 10),
+            "notes.txt": b"text",
+            "inner.zip": pack({"x.jpg": IMAGE}),
+        },
+        zipfile.ZIP_DEFLATED,
+    )
+    response = desk.send_archive(archive, ["a", "b", "c", "d"])
+    assert response.status_code == 202, response.text
+    batch = response.json()
+    names = [job["filename"] for job in batch["jobs"]]
+    assert names == ["holiday/one.jpg", "../../etc/passwd", "notes.txt", "inner.zip"]
+    assert [job["custom_id"] for job in batch["jobs"]] == ["a", "b", "c", "d"]
+    one, label, *_ = [job["job_id"] for job in batch["jobs"]]
+    assert desk.uploads() == {one, label}
+    assert (payload_folder(desk.settings) / one).read_bytes() == IMAGE
+    codes = [line["problem"]["code"] for line in desk.read_lines(batch)]
+    assert codes == ["unsupported-image"] * 2
+    assert list((desk.settings.data_dir / "spool").iterdir()) == []
+
+
+def encrypted() -> bytes:
+    """An archive whose only entry is marked as encrypted."""
+    archive = bytearray(pack({"a.jpg": IMAGE}))
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        archive[archive.index(signature) + offset] |= 1
+    return bytes(archive)
+
+
+def overlapping() -> bytes:
+    """A small archive whose thousand entries are all the same megabyte."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(1 << 20))
+        entry = archive.infolist()[0]
+        archive.filelist.extend([entry] * 999)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("archive", "code", "words"),
+    [
+        (b"no zip file", "malformed-archive", "not a zip file"),
+        (b"", "malformed-archive", "not a zip file"),
+        (pack({"a.jpg": IMAGE})[:-30], "malformed-archive", "damaged"),
+        (encrypted(), "unsafe-archive", "encrypted"),
+        (pack({"a.jpg": IMAGE}, zipfile.ZIP_LZMA), "unsafe-archive", "deflate"),
+        (pack({"a": bytes(30_000_000)}, zipfile.ZIP_DEFLATED), "unsafe-archive", "100 times"),
+        (overlapping(), "unsafe-archive", "100 times"),
+        (pack({str(n): b"x" for n in range(1001)}), "too-many-images", "1,000 images"),
+        (pack({str(n): b"" for n in range(20_000)}), "too-many-images", "too many entries"),
+        (pack({}), "missing-file", "Send images"),
+    ],
+    ids=[
+        "text",
+        "empty",
+        "cut",
+        "encrypted",
+        "lzma",
+        "bomb",
+        "overlap",
+        "1001",
+        "20000",
+        "nothing",
+    ],
+)
+def test_archives_that_are_no_good_are_refused(
+    desk: Desk, archive: bytes, code: str, words: str
+) -> None:
+    document = assert_problem(desk.send_archive(archive), 422, code)
+    assert words in document["detail"]
+    assert_nothing_was_accepted(desk)
+
+
+def test_an_archive_that_unpacks_to_more_than_may_wait_is_refused(settings: Settings) -> None:
+    update = {
+        "queue": QueueSettings(max_bytes=3 * len(IMAGE)),
+        "limits": LimitSettings(file_size=2 * len(IMAGE)),
+    }
+    with run_api(create_app(settings.model_copy(update=update))) as url:
+        response = Desk(url, settings).send_archive(pack({str(n): IMAGE for n in range(4)}))
+    assert "unpacks to more than" in assert_problem(response, 422, "unsafe-archive")["detail"]
+
+
+def test_a_damaged_entry_fails_alone(desk: Desk) -> None:
+    archive = bytearray(pack({"good.jpg": IMAGE, "bad.jpg": IMAGE}))
+    archive[archive.rindex(IMAGE[-100:]) + 50] ^= 0xFF
+    batch = desk.send_archive(bytes(archive)).json()
+    good, bad = [job["job_id"] for job in batch["jobs"]]
+    (line,) = desk.read_lines(batch)
+    assert (line["job_id"], line["problem"]["code"]) == (bad, "malformed-image")
+    assert desk.uploads() == {good}
+
+
+def test_an_entry_that_is_too_large_fails_alone(settings: Settings) -> None:
+    limits = LimitSettings(file_size=len(IMAGE))
+    with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
+        desk = Desk(url, settings)
+        archive = pack({"good.jpg": IMAGE, "large.jpg": IMAGE + b"x"})
+        (line,) = desk.read_lines(desk.send_archive(archive).json())
+    assert (line["filename"], line["problem"]["code"]) == ("large.jpg", "file-too-large")
+
+
+@pytest.mark.parametrize("fields", [("archive", "file"), ("file", "archive"), ("archive",) * 2])
+def test_images_beside_an_archive_are_refused(desk: Desk, fields: tuple[str, str]) -> None:
+    files = [(field, ("x", pack({"a": IMAGE}))) for field in fields]
+    assert_problem(desk.client.post("/batches", files=files), 422, "invalid-request")
+    assert_nothing_was_accepted(desk)
+
+
+# --- Following and reading ------------------------------------------------------------------------
+
+
+def test_a_batch_is_counted_truly_while_it_runs(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 8)
+    first = desk.get(batch)
+    assert (first["pending"], first["progress"], first["status"]) == (8, 0, "processing")
+    claims = desk.claim(3)
+    assert (desk.get(batch)["processing"], desk.get(batch)["pending"]) == (3, 5)
+    desk.ledger.finish(
+        [
+            Outcome.completed(claims[0], PREDICTIONS),
+            Outcome.failed(claims[1], "truncated-image", "Send the whole file."),
+        ]
+    )
+    document = desk.get(batch)
+    counts = {name: document[name] for name in ("pending", "processing", "completed", "failed")}
+    assert counts == {"pending": 5, "processing": 1, "completed": 1, "failed": 1}
+    assert (document["total"], document["progress"], document["cancelled"]) == (8, 25, 0)
+    assert document["created_at"] <= document["updated_at"]
+    desk.ledger.hand_back("w")
+    assert desk.get(batch)["pending"] == 6
+    while desk.complete():
+        pass
+    document = desk.get(batch)
+    assert (document["status"], document["progress"]) == ("completed", 100)
+    assert (document["completed"], document["failed"]) == (7, 1)
+
+
+def test_results_can_be_read_while_the_batch_runs(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 5, ["a", "b", "c", "d", "e"])
+    assert desk.read_lines(batch) == []
+    first = desk.complete(2)
+    lines = desk.read_lines(batch)
+    assert [line["job_id"] for line in lines] == first
+    job = batch["jobs"][0]
+    assert lines[0] == job | {"status": "completed", "predictions": PREDICTIONS}
+    (claim,) = desk.claim(1)
+    desk.ledger.finish([Outcome.failed(claim, "truncated-image", "Send the whole file.")])
+    (line,) = desk.read_lines(batch, after=2)
+    assert (line["custom_id"], line["filename"], line["status"]) == ("c", "2.jpg", "failed")
+    result = desk.client.get(f"/result/{claim.job_id}").json()
+    assert line["problem"] == {name: result[name] for name in line["problem"]}
+    last = desk.complete(4)
+    assert [line["job_id"] for line in desk.read_lines(batch, after=3)] == last
+    assert desk.read_lines(batch, after=5) == []
+    assert len(desk.read_lines(batch)) == 5
+
+
+def test_many_results_are_all_there(desk: Desk) -> None:
+    batch = desk.submit([b"no image"] * 1000)
+    lines = desk.read_lines(batch)
+    assert [line["job_id"] for line in lines] == [job["job_id"] for job in batch["jobs"]]
+    assert len(desk.read_lines(batch, after=900)) == 100
+
+
+def test_results_outlive_the_last_job_of_their_batch(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 3)
+    (early,) = desk.complete(1)
+    assert desk.redis.ttl(keys.job(early)) == -1
+    desk.complete()
+    names = [keys.batch(batch["batch_id"]), keys.batch_ended(batch["batch_id"])]
+    names += [keys.job(job["job_id"]) for job in batch["jobs"]]
+    ttls = {desk.redis.ttl(name) for name in names}
+    assert min(ttls) > desk.settings.result.ttl - 60
+    assert max(ttls) <= desk.settings.result.ttl
+
+
+@pytest.mark.parametrize("path", ["", "/results"])
+def test_an_unknown_batch_is_not_found(desk: Desk, path: str) -> None:
+    assert_problem(desk.client.get(UNKNOWN + path), 404, "batch-not-found")
+    assert_problem(desk.client.get("/batches/of-mine" + path), 404, "batch-not-found")
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1001"])
+def test_lines_that_can_not_be_are_refused(desk: Desk, after: str) -> None:
+    batch = desk.submit()
+    response = desk.client.get(f"/batches/{batch['batch_id']}/results?after={after}")
+    assert_problem(response, 422, "invalid-request")
+
+
+# --- Cancelling and erasing -----------------------------------------------------------------------
+
+
+def test_a_waiting_batch_is_cancelled_at_once_and_keeps_what_was_done(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 5)
+    done = desk.complete(2)
+    response = desk.client.post(f"/batches/{batch['batch_id']}/cancel")
+    document = response.json()
+    assert (response.status_code, document["status"]) == (200, "cancelled")
+    assert (document["completed"], document["cancelled"], document["progress"]) == (2, 3, 100)
+    assert desk.get(batch) == document
+    lines = desk.read_lines(batch)
+    assert [line["job_id"] for line in lines[:2]] == done
+    assert [line["predictions"] for line in lines[:2]] == [PREDICTIONS] * 2
+    assert {line["problem"]["code"] for line in lines[2:]} == {"job-cancelled"}
+    assert desk.claim() == []
+    assert not desk.uploads() & {line["job_id"] for line in lines[2:]}
+
+
+def test_what_a_worker_has_stops_later(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 4)
+    claims = desk.claim(2)
+    path = f"/batches/{batch['batch_id']}/cancel"
+    response = desk.client.post(path)
+    assert (response.status_code, response.json()["status"]) == (202, "processing")
+    assert response.headers["location"] == f"/batches/{batch['batch_id']}"
+    assert (response.json()["cancelled"], response.json()["processing"]) == (2, 2)
+    assert desk.client.post(path).status_code == 202
+    desk.ledger.finish([Outcome.completed(claims[0], PREDICTIONS)])
+    desk.ledger.hand_back("w")
+    document = desk.get(batch)
+    assert (document["status"], document["completed"]) == ("cancelled", 1)
+    assert_problem(desk.client.post(path), 409, "batch-ended")
+
+
+def test_a_batch_that_has_ended_is_not_cancelled(desk: Desk) -> None:
+    batch = desk.submit()
+    desk.complete()
+    response = desk.client.post(f"/batches/{batch['batch_id']}/cancel")
+    assert_problem(response, 409, "batch-ended")
+    assert desk.get(batch)["status"] == "completed"
+    assert_problem(desk.client.post(f"{UNKNOWN}/cancel"), 404, "batch-not-found")
+
+
+def test_a_batch_whose_jobs_were_cancelled_one_by_one_is_completed(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 2)
+    for job in batch["jobs"]:
+        assert desk.client.post(f"/jobs/{job['job_id']}/cancel").status_code == 200
+    document = desk.get(batch)
+    assert (document["status"], document["cancelled"]) == ("completed", 2)
+
+
+def test_an_erased_batch_is_gone_with_all_of_its_jobs(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 4)
+    claim, _ = desk.claim(2)
+    desk.ledger.finish([Outcome.completed(claim, PREDICTIONS)])
+    path = f"/batches/{batch['batch_id']}"
+    assert desk.client.delete(path).status_code == 204
+    for gone in (path, f"{path}/results"):
+        assert_problem(desk.client.get(gone), 410, "batch-erased")
+    assert_problem(desk.client.delete(path), 410, "batch-erased")
+    assert_problem(desk.client.post(f"{path}/cancel"), 410, "batch-erased")
+    for job in batch["jobs"]:
+        assert_problem(desk.client.get(f"/result/{job['job_id']}"), 410, "job-erased")
+    assert desk.uploads() == set()
+    assert desk.claim() == []
+    assert desk.redis.keys(keys.JOB + "*") == desk.redis.keys(keys.BATCH + "*") == []
+    assert int(desk.redis.get(keys.BACKLOG_JOBS) or 0) == 0
+    assert_problem(desk.client.delete(UNKNOWN), 404, "batch-not-found")
+
+
+def test_an_erased_job_leaves_its_line(desk: Desk) -> None:
+    batch = desk.submit([IMAGE] * 2, ["a", "b"])
+    first = batch["jobs"][0]["job_id"]
+    assert desk.client.delete(f"/jobs/{first}").status_code == 204
+    (line,) = desk.read_lines(batch)
+    assert (line["job_id"], line["status"], line["custom_id"]) == (first, "erased", None)
+    assert line["problem"]["code"] == "job-erased"
+    desk.complete()
+    assert desk.get(batch)["status"] == "completed"
+
+
+def test_batches_answer_under_the_versions_prefix(desk: Desk) -> None:
+    response = desk.client.post("/v1/batches", files=[("file", ("a", IMAGE))])
+    location = response.headers["location"]
+    assert location.startswith("/v1/batches/")
+    assert desk.client.get(location).status_code == 200
+
+
+def test_many_batches_at_once_are_each_whole(desk: Desk) -> None:
+    documents = list[dict[str, Any]]()
+    threads = [
+        threading.Thread(target=lambda: documents.append(send(desk, [IMAGE] * 10)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert desk.redis.llen(keys.BULK_QUEUE) == 80
+    assert [desk.get(document)["pending"] for document in documents] == [10] * 8
+
+
+def send(desk: Desk, images: Sequence[bytes]) -> dict[str, Any]:
+    files = [("file", ("x", image)) for image in images]
+    document: dict[str, Any] = httpx.post(f"{desk.url}/batches", files=files, timeout=30).json()
+    return document
