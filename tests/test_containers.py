@@ -1,6 +1,5 @@
 """The compose file says what it must; with CONTAINER_TESTS=1, what it starts classifies."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -13,8 +12,8 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from app.client import ServiceClient
 from app.core.config_reference import list_variables
+from classifier_client import Classifier
 from tests.service import find_free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -157,10 +156,5 @@ def composition() -> Iterator[Composition]:
 
 def test_two_workers_come_up_and_an_image_is_classified(composition: Composition) -> None:
     wait_until(lambda: composition.count_workers() == 2, START_SECONDS)
-
-    async def classify() -> dict[str, Any]:
-        async with ServiceClient(composition.url) as client:
-            return await client.classify(IMAGE, report=lambda _: None)
-
-    result = asyncio.run(classify())
-    assert "cat" in result["predictions"][0]["class_name"]
+    with Classifier(composition.url) as client:
+        assert "cat" in client.classify(IMAGE).predictions[0].class_name

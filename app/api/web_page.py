@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from app.api.entity_tags import is_known
 from app.core.errors import NotFoundError
 
 # Nothing but the page's own files, and no script or style in its markup. Thumbnails are data URLs.
@@ -51,8 +52,7 @@ class _WebFile:
 
     def answer(self, request: Request) -> Response:
         """The file, or 304 if the browser has it."""
-        known = request.headers.get("if-none-match", "")
-        if self._headers["ETag"] in known:
+        if is_known(request, self._headers["ETag"]):
             return Response(status_code=304, headers=self._headers)
         return Response(self._content, media_type=self._media_type, headers=self._headers)
 

@@ -6,6 +6,7 @@ append-only file, and what a worker held returns to the queue.
 """
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
@@ -14,12 +15,12 @@ import time
 from pathlib import Path
 
 from app.admin_token import keep_admin_token
-from app.client import ProblemError, ServiceClient, ServiceUnreachableError
 from app.core.config import Settings
 from app.embedded.child_process import ChildCommand, ChildKeeper, describe_end
 from app.embedded.preconditions import check_port, check_redis, locked_folder
 from app.embedded.redis_server import PrivateRedis
 from app.embedded.terminal import Terminal
+from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "cat.jpg"
 
@@ -93,14 +94,14 @@ class Supervisor:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._start_children()
-                async with ServiceClient(self._url) as client:
+                async with AsyncClassifier(self._url) as client:
                     await self._wait_healthy(client)
                     answer = await self._classify_sample(client)
         except TimeoutError:
             self._fail(f"not ready after {START_SECONDS:.0f} s: see the lines above")
         except ProblemError as error:
             self._fail(f"the sample image could not be classified: {error}")
-        except ServiceUnreachableError as error:
+        except UnreachableError as error:
             self._fail(str(error))
         else:
             for keeper in self._keepers:
@@ -144,26 +145,26 @@ class Supervisor:
         reason = f"{keeper.source} {describe_end(code)} before everything was ready"
         self._fail(reason, 2 if code == 2 else 1)
 
-    async def _wait_healthy(self, client: ServiceClient) -> None:
+    async def _wait_healthy(self, client: AsyncClassifier) -> None:
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:
-            health = await client.find_health()
-            if health and health["workers_available"]:
-                return
+            with contextlib.suppress(UnreachableError):
+                if (await client.health()).workers_available:
+                    return
             if time.monotonic() > patience:
                 self._terminal.say("the first start finds the fastest engine: this takes a while")
                 patience = float("inf")
             await asyncio.sleep(HEALTH_POLL_SECONDS)
 
-    async def _classify_sample(self, client: ServiceClient) -> str:
+    async def _classify_sample(self, client: AsyncClassifier) -> str:
         """The answer in words. Jobs from an earlier run go first: it does not wait for them all."""
         try:
             async with asyncio.timeout(SAMPLE_SECONDS):
-                result = await client.classify(SAMPLE, lambda _: None)
+                result = await client.classify(SAMPLE)
         except TimeoutError:
             return f"{SAMPLE.name} waits behind earlier jobs"
-        best = result["predictions"][0]
-        return f"{SAMPLE.name} → {best['class_name']} ({best['confidence']:.1%})"
+        best = result.predictions[0]
+        return f"{SAMPLE.name} → {best.class_name} ({best.confidence:.1%})"
 
     def _announce(self, seconds: float, answer: str) -> None:
         curl = shlex.join(["curl", "-F", f"file=@{SAMPLE}", f"{self._url}/classify"])
