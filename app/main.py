@@ -13,13 +13,16 @@ from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from app.api import dead_letters, documentation, endpoints, health, problems
+from app.api import dead_letters, documentation, endpoints, health, problems, webhooks
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
 from app.core.logs import configure_logging
 from app.core.redis_client import create_async_client, find_policy_warning
+from app.jobs.redis_guard import RedisGuard
 from app.jobs.service import JobService
+from app.webhooks.deliveries import DeliveryLog
+from app.webhooks.registry import WebhookRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
     service = app.state.service = JobService(client, settings)
+    guard = RedisGuard()
+    app.state.webhooks = WebhookRegistry(client, settings, guard)
+    app.state.deliveries = DeliveryLog(client, settings, guard)
     background = asyncio.create_task(service.run())
     background.add_done_callback(_end_if_failed)
     try:
@@ -65,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as they are instead of included, which costs every request a second match.
         routes=[
             route
-            for module in (endpoints, health, dead_letters, problems)
+            for module in (endpoints, health, dead_letters, webhooks, problems)
             for route in module.router.routes
         ],
         lifespan=lifespan,

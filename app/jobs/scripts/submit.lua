@@ -62,7 +62,8 @@ for i = 2, #ARGV, 8 do
     verdict = state == 'completed' and ANSWERED or ACCEPTED
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
-      attempts = 0, progress = 0, size = size, deadline = patience > 0 and now + patience,
+      owner = ARGV[i + 1], attempts = 0, progress = 0, size = size,
+      deadline = patience > 0 and now + patience,
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
     }
     verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
