@@ -142,6 +142,24 @@ def test_dead_letters_are_answered_as_documented(
         call("GET", "/{job_id}", 404, job_id)
 
 
+def test_webhooks_are_answered_as_documented(fuzzed_schema: schemathesis.BaseSchema) -> None:
+    def call(method: str, path: str, status: int, **parts: Any) -> Any:
+        case = fuzzed_schema[f"/webhooks{path}"][method].Case(**parts)
+        answer = case.call_and_validate(checks=applicable_checks())
+        assert answer.status_code == status
+        return answer
+
+    body = {"url": "https://example.com/hook", "events": ["job.failed"]}
+    created = call("POST", "", 201, body=body, media_type="application/json").json()
+    one = {"path_parameters": {"webhook_id": created["webhook_id"]}}
+    call("GET", "", 200)
+    call("GET", "/{webhook_id}", 200, **one)
+    call("POST", "/{webhook_id}/rotate-secret", 200, **one)
+    call("GET", "/deliveries", 200, query={"webhook_id": created["webhook_id"], "limit": 5})
+    call("DELETE", "/{webhook_id}", 204, **one)
+    call("GET", "/{webhook_id}", 404, **one)
+
+
 def test_a_real_image_is_answered_as_documented(
     fuzzed_schema: schemathesis.BaseSchema,
 ) -> None:

@@ -13,6 +13,7 @@ _KEY_NAMES = (
     "DELIVERY",
     "DELIVERY_NUMBER",
     "HISTORY",
+    "JOB",
     "OWNER_WEBHOOKS",
     "WEBHOOK",
     "WEBHOOKS",

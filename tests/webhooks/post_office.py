@@ -71,6 +71,12 @@ class PostOffice:
         document: dict[str, Any] = self.client.get(f"/webhooks/deliveries/{delivery_id}").json()
         return document
 
+    def only_delivery(self) -> str:
+        """The id of the one delivery, as soon as there is one."""
+        wait_until(lambda: bool(self.deliveries()))
+        (delivery,) = self.deliveries()
+        return str(delivery["delivery_id"])
+
     def wait_for_attempts(self, delivery_id: str, count: int) -> dict[str, Any]:
         """The delivery once so many attempts are reported."""
         wait_until(lambda: len(self.delivery(delivery_id)["attempts"]) == count)

@@ -2,11 +2,13 @@
 
 import json
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from examples.webhook_receiver import verify
@@ -48,7 +50,9 @@ class Reply:
 class Receiver:
     """Listens on loopback; ``respond`` says what each request is answered with."""
 
-    def __init__(self, respond: Callable[[Request], Reply]) -> None:
+    def __init__(
+        self, respond: Callable[[Request], Reply], certificate: Path | None = None
+    ) -> None:
         self.respond = respond
         self.requests: "queue.Queue[Request]" = queue.Queue()
         receiver = self
@@ -79,6 +83,12 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/hook?from=test"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -98,8 +108,11 @@ class Receiver:
 
 
 @contextmanager
-def run_receiver(*replies: Reply) -> Iterator[Receiver]:
-    """A receiver that gives these replies in turn, the last one for ever; 204 without any."""
+def run_receiver(*replies: Reply, certificate: Path | None = None) -> Iterator[Receiver]:
+    """A receiver that gives these replies in turn, the last one for ever; 204 without any.
+
+    ``certificate``: a file with a certificate and its key, for TLS.
+    """
     script = list(replies) or [Reply()]
     lock = threading.Lock()
 
@@ -107,7 +120,7 @@ def run_receiver(*replies: Reply) -> Iterator[Receiver]:
         with lock:
             return script.pop(0) if len(script) > 1 else script[0]
 
-    receiver = Receiver(respond)
+    receiver = Receiver(respond, certificate)
     try:
         yield receiver
     finally:

@@ -1,8 +1,11 @@
 """Where deliveries may go, and that they go nowhere else."""
 
+import shutil
 import socket
+import subprocess
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -147,7 +150,7 @@ def test_a_name_that_leads_nowhere_public_gets_no_request(
     with run_sender(office.settings, Names(answer)):
         office.register("http://receiver.example/")
         office.complete()
-        delivery_id = wait_for_delivery(office)
+        delivery_id = office.only_delivery()
         (attempt,) = office.wait_for_attempts(delivery_id, 1)["attempts"]
     assert (attempt["error"], attempt["status_code"]) == (error, None)
 
@@ -165,6 +168,44 @@ def test_a_name_that_changes_its_mind_is_connected_to_as_it_was_checked(
         assert office.wait_for_end(request.id)["status"] == "delivered"
     # One question for one connection: there is no second answer to be fooled by.
     assert names.asked == ["receiver.example"]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a key and its certificate for receiver.example, which senders trust."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    file, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(file), "-subj", "/CN=receiver.example"]
+    command += ["-addext", "subjectAltName=DNS:receiver.example"]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    both = tmp_path / "both.pem"
+    both.write_text(key.read_text() + file.read_text())
+    return both
+
+
+def test_the_certificate_is_checked_against_the_name_not_the_address(
+    office: PostOffice, certificate: Path
+) -> None:
+    names = Names(["127.0.0.1"])
+    with run_receiver(certificate=certificate) as receiver, run_sender(office.settings, names):
+        office.register(f"https://receiver.example:{receiver.port}/")
+        office.complete()
+        assert office.wait_for_end(receiver.next().id)["status"] == "delivered"
+
+
+def test_a_certificate_of_somebody_else_is_refused(office: PostOffice, certificate: Path) -> None:
+    names = Names(["127.0.0.1"])
+    with run_receiver(certificate=certificate) as receiver, run_sender(office.settings, names):
+        office.register(f"https://other.example:{receiver.port}/")
+        office.complete()
+        delivery_id = office.only_delivery()
+        (attempt,) = office.wait_for_attempts(delivery_id, 1)["attempts"]
+        assert attempt["error"] == "connection-failed"
+        assert receiver.is_quiet()
 
 
 def test_a_refused_address_beside_a_good_one_is_passed_over(office: PostOffice) -> None:
@@ -186,11 +227,3 @@ def test_a_proxy_in_the_environment_is_not_used(
             office.complete()
             receiver.next()
         assert proxy.is_quiet()
-
-
-def wait_for_delivery(office: PostOffice) -> str:
-    """The id of the only delivery."""
-    from tests.service import wait_until
-
-    wait_until(lambda: bool(office.deliveries()))
-    return str(office.deliveries()[0]["delivery_id"])

@@ -124,6 +124,16 @@ def test_a_job_that_is_gone_by_now_is_told_all_the_same(office: PostOffice) -> N
             assert receiver.next().event["data"]["job_id"] == job_id
 
 
+def test_an_end_that_does_not_name_its_owner_is_told_to_the_jobs(post_office: PostOffice) -> None:
+    """Histories that were written before there were webhooks."""
+    with run_receiver() as receiver:
+        post_office.register(receiver.url)
+        job_id = post_office.submit()
+        fields = {"job": job_id, "state": "completed", "attempt": 1}
+        post_office.redis.xadd(keys.HISTORY, fields)
+        assert receiver.next().event["data"]["job_id"] == job_id
+
+
 def test_a_thousand_jobs_are_told_once_each(post_office: PostOffice) -> None:
     with run_receiver() as receiver:
         post_office.register(receiver.url)
@@ -152,7 +162,7 @@ def test_several_senders_share_the_work(post_office: PostOffice) -> None:
 
 
 def test_too_many_waiting_deliveries_are_dropped_and_counted(office: PostOffice) -> None:
-    webhook = WebhookSettings(allowed_networks="127.0.0.1/32", max_pending=2, timeout_seconds=0.5)
+    webhook = WebhookSettings(allowed_networks="127.0.0.1/32", max_pending=2)
     settings = office.settings.model_copy(update={"webhook": webhook})
     with run_receiver(Reply(500)) as receiver:
         webhook_id = office.register(receiver.url)["webhook_id"]

@@ -80,13 +80,15 @@ def test_pauses_differ() -> None:
 
 
 def test_a_receiver_that_does_not_answer_is_given_its_time_and_no_more(
-    post_office: PostOffice,
+    office: PostOffice,
 ) -> None:
+    webhook = office.settings.webhook.model_copy(update={"timeout_seconds": 0.5})
+    settings = office.settings.model_copy(update={"webhook": webhook})
     never = threading.Event()
-    with run_receiver(Reply(after=never)) as receiver:
-        post_office.register(receiver.url)
-        post_office.complete()
-        delivery = post_office.wait_for_attempts(receiver.next().id, 1)
+    with run_receiver(Reply(after=never)) as receiver, run_sender(settings):
+        office.register(receiver.url)
+        office.complete()
+        delivery = office.wait_for_attempts(office.only_delivery(), 1)
         never.set()
     (attempt,) = delivery["attempts"]
     assert (attempt["error"], attempt["status_code"]) == ("timed-out", None)

@@ -77,11 +77,14 @@ for _, entry in ipairs(entries) do
   for i = 1, #entry[2], 2 do
     fields[entry[2][i]] = entry[2][i + 1]
   end
-  if ENDS[fields.state] and fields.owner then
+  -- Entries of earlier versions don't name the owner.
+  local owner = ENDS[fields.state]
+    and (fields.owner or redis.call('HGET', JOB .. fields.job, 'owner'))
+  if owner then
     local kind, at = 'job.' .. fields.state, tonumber(string.match(entry[1], '^%d+'))
-    for _, webhook in ipairs(webhooks_of(fields.owner)) do
+    for _, webhook in ipairs(webhooks_of(owner)) do
       if at >= webhook.created and string.find(webhook.events, ' ' .. kind .. ' ', 1, true) then
-        plan(webhook, entry[1], fields.owner, fields.job, kind, at)
+        plan(webhook, entry[1], owner, fields.job, kind, at)
       end
     end
   end

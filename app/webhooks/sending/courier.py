@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from app.webhooks.sending.connections import AddressRefusedError, NameNotResolve
 from app.webhooks.sending.ledger import AttemptReport, DeliveryClaim, Verdict
 from app.webhooks.sending.retry_schedule import find_delay, read_retry_after
 from app.webhooks.signing import sign
+
+logger = logging.getLogger(__name__)
 
 _USER_AGENT = "image-classifier-webhooks"
 
@@ -71,6 +74,10 @@ class Courier:
             return _Answer(error="address-refused")
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
             return _Answer(error="connection-failed")
+        except Exception:
+            # What nobody has thought of must not be attempted for ever.
+            logger.exception("delivery %s could not be sent", claim.delivery_id)
+            return _Answer(error="unexpected-error")
 
     async def _post(self, claim: DeliveryClaim) -> _Answer:
         body = self._render(claim)

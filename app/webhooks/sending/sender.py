@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 256
 MOST_OF_ONE = 8
 
-# A job makes three entries within milliseconds; under load this makes one plan of many.
-_PLAN_GAP_SECONDS = 0.005
+# A job makes three entries within milliseconds: after a plan so long is waited, and all that came
+# meanwhile is one plan.
+_PLAN_GAP_SECONDS = 0.01
 
 _RETRY_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0  # after which the bell's connection is tried, and then counts as dead
@@ -99,15 +100,16 @@ class WebhookSender:
                 self._note(plan)
                 if not plan.registered:
                     await self._registered.wait()
+                elif not plan.read:
+                    await self._ledger.wait_for_history(plan.cursor)
                 elif not plan.is_behind:
                     await asyncio.sleep(_PLAN_GAP_SECONDS)
-                    await self._ledger.wait_for_history(plan.cursor)
             except (RedisError, OSError) as error:
                 await self._wait_for_redis(error)
 
     def _note(self, plan: Plan) -> None:
         if self._is_away:
-            logger.warning("Redis answers again")
+            logger.warning("Redis can be used again")
             self._is_away = False
         if plan.lost_since_ms is not None:
             since = format_milliseconds(plan.lost_since_ms)
@@ -117,7 +119,7 @@ class WebhookSender:
 
     async def _wait_for_redis(self, error: Exception) -> None:
         if not self._is_away:
-            logger.warning("Redis does not answer, deliveries wait until it does: %s", error)
+            logger.warning("Redis can't be used, deliveries wait until it can: %s", error)
             self._is_away = True
         await asyncio.sleep(_RETRY_SECONDS)
 
@@ -137,6 +139,8 @@ class WebhookSender:
 
     async def _start_attempts(self) -> float | None:
         """Begin what is due; returns the seconds until more is, ``None`` if nothing waits."""
+        # Places that become free while the script runs are not in its answer.
+        self._is_limited = True
         free = MOST_AT_ONCE - len(self._attempts)
         due = await self._ledger.claim(free, MOST_OF_ONE, self._busy)
         self._is_limited = due.is_limited
