@@ -28,6 +28,7 @@ from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.dead_letter_commands import dead
 from app.model_commands import models
+from app.webhook_commands import webhooks
 
 # What shows results and speaks HTTP is imported where it is used: the API and the worker start
 # through this module, and start sooner and smaller without it.
@@ -167,6 +168,9 @@ def worker(processes: ProcessesOption = None) -> None:
         ],
         prog_name="celery",
     )
+
+
+cli.command()(webhooks)
 
 
 # --- Using a service that runs -------------------------------------------------------------------

@@ -46,6 +46,8 @@ class Supervisor:
         self._redis = redis
         self._lock = lock
         self._url = service_url(settings)
+        # They are made from the history.
+        self._has_webhooks = settings.queue.history_length > 0
         self._grace_seconds = settings.worker.grace_seconds + HAND_BACK_SECONDS
         self._environment = {
             **os.environ,
@@ -124,7 +126,10 @@ class Supervisor:
             await self._redis.wait_ready()
             self._syncing = asyncio.create_task(self._redis.keep_synced(self._terminal.say))
             self._terminal.release("redis", show=False)
-        for source, environment in (("api", self._api_environment), ("worker", self._environment)):
+        children = [("api", self._api_environment), ("worker", self._environment)]
+        if self._has_webhooks:
+            children.append(("webhooks", self._environment))
+        for source, environment in children:
             # -P: the working directory may hold an `app` of its own.
             arguments = [sys.executable, "-P", "-m", "app.cli", source]
             self._start(ChildCommand(source, arguments, environment))
