@@ -33,6 +33,7 @@ _RETRY_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0  # after which the bell's connection is tried, and then counts as dead
 _GRACE_SECONDS = 5.0  # for attempts under way; the rest is attempted again when its lease runs out
 _LARGEST_REPORT = 100
+_CANCEL_SECONDS = 0.1
 
 
 class WebhookSender:
@@ -54,12 +55,13 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Send until cancelled; then wait a little for what is under way."""
+        parts = [asyncio.create_task(part()) for part in (self._listen, self._plan, self._dispatch)]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen())
-                group.create_task(self._plan())
-                group.create_task(self._dispatch())
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+            for part in done:
+                part.result()
         finally:
+            await _cancel(parts)
             if self._attempts:
                 await asyncio.wait(self._attempts, timeout=_GRACE_SECONDS)
             for attempt in self._attempts:
@@ -174,3 +176,12 @@ class WebhookSender:
             if report.verdict is Verdict.GONE:
                 logger.warning("webhook %s is gone and disabled", report.claim.webhook_id)
         return [None] * len(reports)
+
+
+async def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
+    """Cancel until all have ended: redis-py sends within ``asyncio.wait_for``, which before Python
+    3.12 loses a cancellation that comes just when it is done."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
