@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PROGRESS := sed -u -n -E -e 's/^Collecting ([^ ]+).*/  \1/p' -e 's/^(Installing collected).*/  installing …/p'
 
-.PHONY: help run test faults bench check docs clean
+.PHONY: help run test faults bench check docs pictures clean
 
 help: ## List what make can do
 	@sed -n -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,9 @@ docs: $(INSTALLED_DEV) ## Write the pages that are generated from the code and t
 	@$(BIN)/python -m app.core.config_reference
 	@$(BIN)/python -m app.openapi_document
 	@$(BIN)/python -m tests.inputs
+
+pictures: $(INSTALLED_DEV) ## Draw the pictures of the web page (needs Debian's chromium, chromium-driver, fonts-inter)
+	@$(BIN)/python -m tests.browser.pictures
 
 clean: ## Remove the virtual environment and caches; the data folder stays
 	rm -rf $(VENV) .benchmarks build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache \

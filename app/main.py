@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -23,7 +23,9 @@ from app.api import (
     jobs,
     problems,
     status_events,
+    web_page,
 )
+from app.api.batch_events import BatchSource
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import allow_origins
 from app.api.event_feeds import EventFeeds
@@ -47,6 +49,7 @@ _ROUTED = (
     health,
     dead_letters,
     problems,
+    web_page,
 )
 
 
@@ -58,10 +61,11 @@ def _end_if_failed(background: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-async def _run(service: JobService, feeds: EventFeeds) -> None:
+async def _run(service: JobService, feeds: Sequence[EventFeeds]) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(service.run())
-        group.create_task(feeds.run())
+        for kind in feeds:
+            group.create_task(kind.run())
 
 
 @asynccontextmanager
@@ -71,7 +75,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
     service = app.state.service = JobService(client, settings)
-    feeds = app.state.status_feeds = EventFeeds(status_events.JobSource(service))
+    app.state.status_feeds = EventFeeds(status_events.JobSource(service))
+    app.state.batch_feeds = EventFeeds(BatchSource(service.batches))
+    feeds = (app.state.status_feeds, app.state.batch_feeds)
     background = asyncio.create_task(_run(service, feeds))
     background.add_done_callback(_end_if_failed)
     try:
@@ -83,7 +89,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logger.warning("Redis is not reachable yet: %s", error)
 
     def stop_waiting() -> None:
-        feeds.stop()
+        for kind in feeds:
+            kind.stop()
         service.stop_waiting()
 
     with call_at_stop_signal(stop_waiting):

@@ -10,85 +10,26 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
-from httpx import Client, Response
 
 from app.core import keys
 from app.core.config import LimitSettings, QueueSettings, Settings
-from app.jobs.job import Answer, Claim, Outcome
-from app.jobs.ledger import RedisLedger
+from app.jobs.job import Answer, Outcome
 from app.jobs.payload_stores import payload_folder
 from app.main import create_app
-from tests.api_client import SAMPLE, assert_problem, png_head, submit
+from tests.api_client import assert_problem, png_head, submit
 from tests.api_server import run_api
+from tests.batch_desk import IMAGE, BatchDesk
 from tests.ledger.ledger_under_test import memory_limit_reached
 from tests.service import wait_until
 from tests.test_dead_letters import PREDICTIONS
 
-IMAGE = SAMPLE.read_bytes()
 UNKNOWN = "/batches/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
 
 
-class Desk:
-    """The API over a real socket, and a hand that does a worker's work."""
-
-    def __init__(self, url: str, settings: Settings) -> None:
-        self.url = url
-        self.settings = settings
-        self.client = Client(base_url=url, timeout=30)
-        # Any: redis-py's types allow each answer to be nearly everything.
-        self.redis: Any = redis.Redis.from_url(settings.redis.url)
-        self.ledger = RedisLedger(self.redis, settings)
-
-    def submit(
-        self, images: Sequence[bytes] = (IMAGE,), custom_ids: Sequence[str] = (), query: str = ""
-    ) -> dict[str, Any]:
-        response = self.post(images, custom_ids, query)
-        assert response.status_code == 202, response.text
-        document: dict[str, Any] = response.json()
-        return document
-
-    def post(
-        self, images: Sequence[bytes] = (), custom_ids: Sequence[str] = (), query: str = ""
-    ) -> Response:
-        files: list[Any] = [("file", (f"{number}.jpg", data)) for number, data in enumerate(images)]
-        files += [("custom_id", (None, text)) for text in custom_ids]
-        return self.client.post(f"/batches{query}", files=files)
-
-    def send_archive(self, archive: bytes, custom_ids: Sequence[str] = ()) -> Response:
-        files: list[Any] = [("archive", ("all.zip", archive))]
-        files += [("custom_id", (None, text)) for text in custom_ids]
-        return self.client.post("/batches", files=files)
-
-    def get(self, batch: dict[str, Any]) -> dict[str, Any]:
-        response = self.client.get(f"/batches/{batch['batch_id']}")
-        assert response.status_code == 200
-        document: dict[str, Any] = response.json()
-        return document
-
-    def read_lines(self, batch: dict[str, Any], after: int = 0) -> list[dict[str, Any]]:
-        response = self.client.get(f"/batches/{batch['batch_id']}/results?after={after}")
-        assert response.status_code == 200
-        assert response.headers["content-type"] == "application/x-ndjson"
-        return [json.loads(line) for line in response.text.splitlines()]
-
-    def claim(self, wanted: int = 4) -> list[Claim]:
-        return self.ledger.take_turn((), "w", Answer("a-model", "7", "torch"), wanted).claims
-
-    def complete(self, wanted: int = 4) -> list[str]:
-        """Claim some jobs and complete them; their ids."""
-        claims = self.claim(wanted)
-        self.ledger.finish([Outcome.completed(claim, PREDICTIONS) for claim in claims])
-        return [claim.job_id for claim in claims]
-
-    def uploads(self) -> set[str]:
-        return {path.name for path in payload_folder(self.settings).iterdir()}
-
-
 @pytest.fixture
-def desk(settings: Settings) -> Iterator[Desk]:
+def desk(settings: Settings) -> Iterator[BatchDesk]:
     with run_api(create_app(settings)) as url:
-        yield Desk(url, settings)
+        yield BatchDesk(url, settings)
 
 
 def pack(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -99,7 +40,7 @@ def pack(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
     return file.getvalue()
 
 
-def assert_nothing_was_accepted(desk: Desk) -> None:
+def assert_nothing_was_accepted(desk: BatchDesk) -> None:
     assert desk.uploads() == set()
     assert desk.redis.keys(keys.JOB + "*") == desk.redis.keys(keys.BATCH + "*") == []
 
@@ -107,7 +48,7 @@ def assert_nothing_was_accepted(desk: Desk) -> None:
 # --- POST /batches --------------------------------------------------------------------------------
 
 
-def test_a_batch_is_accepted_with_a_job_for_each_image(desk: Desk) -> None:
+def test_a_batch_is_accepted_with_a_job_for_each_image(desk: BatchDesk) -> None:
     response = desk.post([IMAGE] * 3, ["a", "b", "c"])
     document = response.json()
     assert response.status_code == 202
@@ -122,17 +63,17 @@ def test_a_batch_is_accepted_with_a_job_for_each_image(desk: Desk) -> None:
         assert (payload_folder(desk.settings) / job_id).read_bytes() == IMAGE
 
 
-def test_its_jobs_wait_as_bulk_and_ring(desk: Desk) -> None:
+def test_its_jobs_wait_as_bulk_and_ring(desk: BatchDesk) -> None:
     desk.submit([IMAGE] * 20)
     assert (desk.redis.llen(keys.BULK_QUEUE), desk.redis.llen(keys.QUEUE)) == (20, 0)
     assert desk.redis.llen(keys.DOORBELLS) == 3
 
 
-def test_without_custom_ids_there_are_none(desk: Desk) -> None:
+def test_without_custom_ids_there_are_none(desk: BatchDesk) -> None:
     assert desk.submit()["jobs"][0]["custom_id"] is None
 
 
-def test_an_image_that_is_refused_does_not_refuse_the_others(desk: Desk) -> None:
+def test_an_image_that_is_refused_does_not_refuse_the_others(desk: BatchDesk) -> None:
     images = [IMAGE, b"just text", b"", png_head(0, 10), png_head(16_385, 1), IMAGE]
     batch = desk.submit(images)
     first, *refused, last = [job["job_id"] for job in batch["jobs"]]
@@ -150,7 +91,7 @@ def test_an_image_that_is_refused_does_not_refuse_the_others(desk: Desk) -> None
 def test_an_image_that_is_too_large_is_told_as_usual(settings: Settings) -> None:
     limits = LimitSettings(file_size=len(IMAGE) + 10)
     with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
-        desk = Desk(url, settings)
+        desk = BatchDesk(url, settings)
         large = IMAGE + bytes(11)
         good, bad = [job["job_id"] for job in desk.submit([IMAGE, large])["jobs"]]
         assert desk.uploads() == {good}
@@ -159,13 +100,13 @@ def test_an_image_that_is_too_large_is_told_as_usual(settings: Settings) -> None
     assert (document["code"], document["detail"]) == (alone["code"], alone["detail"])
 
 
-def httpx_problem(desk: Desk, job_id: str) -> dict[str, Any]:
+def httpx_problem(desk: BatchDesk, job_id: str) -> dict[str, Any]:
     """What a failed job's record says."""
     document: dict[str, Any] = json.loads(desk.redis.hget(keys.job(job_id), "error"))
     return document
 
 
-def test_a_batch_of_nothing_but_refused_images_has_ended(desk: Desk) -> None:
+def test_a_batch_of_nothing_but_refused_images_has_ended(desk: BatchDesk) -> None:
     batch = desk.submit([b"text", b"more text"])
     document = desk.get(batch)
     assert (document["status"], document["failed"], document["progress"]) == ("completed", 2, 100)
@@ -183,30 +124,30 @@ def test_a_batch_of_nothing_but_refused_images_has_ended(desk: Desk) -> None:
     ],
 )
 def test_custom_ids_that_are_not_one_for_each_are_refused(
-    desk: Desk, custom_ids: list[str], words: str
+    desk: BatchDesk, custom_ids: list[str], words: str
 ) -> None:
     document = assert_problem(desk.post([IMAGE] * 2, custom_ids), 422, "invalid-request")
     assert words in document["detail"]
     assert_nothing_was_accepted(desk)
 
 
-def test_a_request_without_images_is_refused(desk: Desk) -> None:
+def test_a_request_without_images_is_refused(desk: BatchDesk) -> None:
     response = desk.client.post("/batches", files={"other": b"x"})
     assert_problem(response, 422, "missing-file")
     assert_problem(desk.client.post("/batches", content=b"x"), 415, "not-multipart")
 
 
-def test_more_than_a_thousand_images_are_refused(desk: Desk) -> None:
+def test_more_than_a_thousand_images_are_refused(desk: BatchDesk) -> None:
     assert_problem(desk.post([b"x"] * 1001), 422, "too-many-images")
     assert_nothing_was_accepted(desk)
 
 
 @pytest.mark.parametrize("query", ["?top_k=0", "?threshold=2"])
-def test_choices_out_of_range_are_refused(desk: Desk, query: str) -> None:
+def test_choices_out_of_range_are_refused(desk: BatchDesk, query: str) -> None:
     assert_problem(desk.post([IMAGE], query=query), 422, "invalid-request")
 
 
-def test_the_answers_choices_reach_every_job(desk: Desk) -> None:
+def test_the_answers_choices_reach_every_job(desk: BatchDesk) -> None:
     desk.submit([IMAGE] * 2, query="?top_k=2&threshold=0.5")
     assert {(claim.options.top_k, claim.options.threshold) for claim in desk.claim()} == {(2, 0.5)}
 
@@ -214,7 +155,7 @@ def test_the_answers_choices_reach_every_job(desk: Desk) -> None:
 def test_a_batch_that_does_not_fit_is_refused_as_a_whole(settings: Settings) -> None:
     queue = QueueSettings(max_jobs=5)
     with run_api(create_app(settings.model_copy(update={"queue": queue}))) as url:
-        desk = Desk(url, settings)
+        desk = BatchDesk(url, settings)
         submit(desk.client)
         waiting = desk.uploads()
         response = desk.post([IMAGE] * 5)
@@ -229,18 +170,20 @@ def test_a_batch_that_does_not_fit_is_refused_as_a_whole(settings: Settings) -> 
 def test_a_batch_that_could_never_fit_is_told_so(settings: Settings) -> None:
     queue = QueueSettings(max_jobs=5)
     with run_api(create_app(settings.model_copy(update={"queue": queue}))) as url:
-        document = assert_problem(Desk(url, settings).post([IMAGE] * 6), 422, "too-many-images")
+        document = assert_problem(
+            BatchDesk(url, settings).post([IMAGE] * 6), 422, "too-many-images"
+        )
     assert "5 images" in document["detail"]
 
 
-def test_a_full_redis_refuses_the_whole_batch(desk: Desk) -> None:
+def test_a_full_redis_refuses_the_whole_batch(desk: BatchDesk) -> None:
     with memory_limit_reached(desk.redis):
         assert_problem(desk.post([IMAGE] * 3), 503, "storage-full")
     assert_nothing_was_accepted(desk)
 
 
 @pytest.mark.parametrize("whole_images", [1, 3])
-def test_a_request_that_is_broken_off_leaves_nothing(desk: Desk, whole_images: int) -> None:
+def test_a_request_that_is_broken_off_leaves_nothing(desk: BatchDesk, whole_images: int) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
     body = (part + IMAGE + b"\r\n") * whole_images + part + IMAGE[:5000]
     host, port = desk.url.removeprefix("http://").split(":")
@@ -253,7 +196,7 @@ def test_a_request_that_is_broken_off_leaves_nothing(desk: Desk, whole_images: i
     assert_nothing_was_accepted(desk)
 
 
-def test_a_form_that_ends_too_early_is_refused(desk: Desk) -> None:
+def test_a_form_that_ends_too_early_is_refused(desk: BatchDesk) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
     response = desk.client.post(
         "/batches",
@@ -267,7 +210,7 @@ def test_a_form_that_ends_too_early_is_refused(desk: Desk) -> None:
 def test_identical_images_are_classified_once(settings: Settings) -> None:
     result = settings.result.model_copy(update={"cache_entries": 100})
     with run_api(create_app(settings.model_copy(update={"result": result}))) as url:
-        desk = Desk(url, settings.model_copy(update={"result": result}))
+        desk = BatchDesk(url, settings.model_copy(update={"result": result}))
         batch = desk.submit([IMAGE] * 3)
         assert len(desk.complete()) == 1
         document = desk.get(batch)
@@ -278,7 +221,7 @@ def test_identical_images_are_classified_once(settings: Settings) -> None:
 def test_what_was_answered_before_leaves_no_upload(settings: Settings) -> None:
     result = settings.result.model_copy(update={"cache_entries": 100})
     with run_api(create_app(settings.model_copy(update={"result": result}))) as url:
-        desk = Desk(url, settings.model_copy(update={"result": result}))
+        desk = BatchDesk(url, settings.model_copy(update={"result": result}))
         submit(desk.client)
         answer = Answer("a-model", "7", "torch", "a-model-7")
         desk.ledger.beat("w", "{}", 60_000, answer.identity)
@@ -293,7 +236,7 @@ def test_what_was_answered_before_leaves_no_upload(settings: Settings) -> None:
 # --- Archives -------------------------------------------------------------------------------------
 
 
-def test_an_archive_is_a_batch(desk: Desk) -> None:
+def test_an_archive_is_a_batch(desk: BatchDesk) -> None:
     archive = pack(
         {
             "holiday/": b"",
@@ -366,7 +309,7 @@ def overlapping() -> bytes:
     ],
 )
 def test_archives_that_are_no_good_are_refused(
-    desk: Desk, archive: bytes, code: str, words: str
+    desk: BatchDesk, archive: bytes, code: str, words: str
 ) -> None:
     document = assert_problem(desk.send_archive(archive), 422, code)
     assert words in document["detail"]
@@ -379,11 +322,11 @@ def test_an_archive_that_unpacks_to_more_than_may_wait_is_refused(settings: Sett
         "limits": LimitSettings(file_size=2 * len(IMAGE)),
     }
     with run_api(create_app(settings.model_copy(update=update))) as url:
-        response = Desk(url, settings).send_archive(pack({str(n): IMAGE for n in range(4)}))
+        response = BatchDesk(url, settings).send_archive(pack({str(n): IMAGE for n in range(4)}))
     assert "unpacks to more than" in assert_problem(response, 422, "unsafe-archive")["detail"]
 
 
-def test_a_damaged_entry_fails_alone(desk: Desk) -> None:
+def test_a_damaged_entry_fails_alone(desk: BatchDesk) -> None:
     archive = bytearray(pack({"good.jpg": IMAGE, "bad.jpg": IMAGE}))
     archive[archive.rindex(IMAGE[-100:]) + 50] ^= 0xFF
     batch = desk.send_archive(bytes(archive)).json()
@@ -396,14 +339,14 @@ def test_a_damaged_entry_fails_alone(desk: Desk) -> None:
 def test_an_entry_that_is_too_large_fails_alone(settings: Settings) -> None:
     limits = LimitSettings(file_size=len(IMAGE))
     with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
-        desk = Desk(url, settings)
+        desk = BatchDesk(url, settings)
         archive = pack({"good.jpg": IMAGE, "large.jpg": IMAGE + b"x"})
         (line,) = desk.read_lines(desk.send_archive(archive).json())
     assert (line["filename"], line["problem"]["code"]) == ("large.jpg", "file-too-large")
 
 
 @pytest.mark.parametrize("fields", [("archive", "file"), ("file", "archive"), ("archive",) * 2])
-def test_images_beside_an_archive_are_refused(desk: Desk, fields: tuple[str, str]) -> None:
+def test_images_beside_an_archive_are_refused(desk: BatchDesk, fields: tuple[str, str]) -> None:
     files = [(field, ("x", pack({"a": IMAGE}))) for field in fields]
     assert_problem(desk.client.post("/batches", files=files), 422, "invalid-request")
     assert_nothing_was_accepted(desk)
@@ -412,7 +355,7 @@ def test_images_beside_an_archive_are_refused(desk: Desk, fields: tuple[str, str
 # --- Following and reading ------------------------------------------------------------------------
 
 
-def test_a_batch_is_counted_truly_while_it_runs(desk: Desk) -> None:
+def test_a_batch_is_counted_truly_while_it_runs(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 8)
     first = desk.get(batch)
     assert (first["pending"], first["progress"], first["status"]) == (8, 0, "processing")
@@ -438,7 +381,7 @@ def test_a_batch_is_counted_truly_while_it_runs(desk: Desk) -> None:
     assert (document["completed"], document["failed"]) == (7, 1)
 
 
-def test_results_can_be_read_while_the_batch_runs(desk: Desk) -> None:
+def test_results_can_be_read_while_the_batch_runs(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 5, ["a", "b", "c", "d", "e"])
     assert desk.read_lines(batch) == []
     first = desk.complete(2)
@@ -458,14 +401,14 @@ def test_results_can_be_read_while_the_batch_runs(desk: Desk) -> None:
     assert len(desk.read_lines(batch)) == 5
 
 
-def test_many_results_are_all_there(desk: Desk) -> None:
+def test_many_results_are_all_there(desk: BatchDesk) -> None:
     batch = desk.submit([b"no image"] * 1000)
     lines = desk.read_lines(batch)
     assert [line["job_id"] for line in lines] == [job["job_id"] for job in batch["jobs"]]
     assert len(desk.read_lines(batch, after=900)) == 100
 
 
-def test_results_outlive_the_last_job_of_their_batch(desk: Desk) -> None:
+def test_results_outlive_the_last_job_of_their_batch(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 3)
     (early,) = desk.complete(1)
     assert desk.redis.ttl(keys.job(early)) == -1
@@ -478,13 +421,13 @@ def test_results_outlive_the_last_job_of_their_batch(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/results"])
-def test_an_unknown_batch_is_not_found(desk: Desk, path: str) -> None:
+def test_an_unknown_batch_is_not_found(desk: BatchDesk, path: str) -> None:
     assert_problem(desk.client.get(UNKNOWN + path), 404, "batch-not-found")
     assert_problem(desk.client.get("/batches/of-mine" + path), 404, "batch-not-found")
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "1001"])
-def test_lines_that_can_not_be_are_refused(desk: Desk, after: str) -> None:
+def test_lines_that_can_not_be_are_refused(desk: BatchDesk, after: str) -> None:
     batch = desk.submit()
     response = desk.client.get(f"/batches/{batch['batch_id']}/results?after={after}")
     assert_problem(response, 422, "invalid-request")
@@ -493,7 +436,7 @@ def test_lines_that_can_not_be_are_refused(desk: Desk, after: str) -> None:
 # --- Cancelling and erasing -----------------------------------------------------------------------
 
 
-def test_a_waiting_batch_is_cancelled_at_once_and_keeps_what_was_done(desk: Desk) -> None:
+def test_a_waiting_batch_is_cancelled_at_once_and_keeps_what_was_done(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 5)
     done = desk.complete(2)
     response = desk.client.post(f"/batches/{batch['batch_id']}/cancel")
@@ -509,7 +452,7 @@ def test_a_waiting_batch_is_cancelled_at_once_and_keeps_what_was_done(desk: Desk
     assert not desk.uploads() & {line["job_id"] for line in lines[2:]}
 
 
-def test_what_a_worker_has_stops_later(desk: Desk) -> None:
+def test_what_a_worker_has_stops_later(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 4)
     claims = desk.claim(2)
     path = f"/batches/{batch['batch_id']}/cancel"
@@ -525,7 +468,7 @@ def test_what_a_worker_has_stops_later(desk: Desk) -> None:
     assert_problem(desk.client.post(path), 409, "batch-ended")
 
 
-def test_a_batch_that_has_ended_is_not_cancelled(desk: Desk) -> None:
+def test_a_batch_that_has_ended_is_not_cancelled(desk: BatchDesk) -> None:
     batch = desk.submit()
     desk.complete()
     response = desk.client.post(f"/batches/{batch['batch_id']}/cancel")
@@ -534,7 +477,7 @@ def test_a_batch_that_has_ended_is_not_cancelled(desk: Desk) -> None:
     assert_problem(desk.client.post(f"{UNKNOWN}/cancel"), 404, "batch-not-found")
 
 
-def test_a_batch_whose_jobs_were_cancelled_one_by_one_is_completed(desk: Desk) -> None:
+def test_a_batch_whose_jobs_were_cancelled_one_by_one_is_completed(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 2)
     for job in batch["jobs"]:
         assert desk.client.post(f"/jobs/{job['job_id']}/cancel").status_code == 200
@@ -542,7 +485,7 @@ def test_a_batch_whose_jobs_were_cancelled_one_by_one_is_completed(desk: Desk) -
     assert (document["status"], document["cancelled"]) == ("completed", 2)
 
 
-def test_an_erased_batch_is_gone_with_all_of_its_jobs(desk: Desk) -> None:
+def test_an_erased_batch_is_gone_with_all_of_its_jobs(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 4)
     claim, _ = desk.claim(2)
     desk.ledger.finish([Outcome.completed(claim, PREDICTIONS)])
@@ -561,7 +504,7 @@ def test_an_erased_batch_is_gone_with_all_of_its_jobs(desk: Desk) -> None:
     assert_problem(desk.client.delete(UNKNOWN), 404, "batch-not-found")
 
 
-def test_an_erased_job_leaves_its_line(desk: Desk) -> None:
+def test_an_erased_job_leaves_its_line(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 2, ["a", "b"])
     first = batch["jobs"][0]["job_id"]
     assert desk.client.delete(f"/jobs/{first}").status_code == 204
@@ -572,14 +515,14 @@ def test_an_erased_job_leaves_its_line(desk: Desk) -> None:
     assert desk.get(batch)["status"] == "completed"
 
 
-def test_batches_answer_under_the_versions_prefix(desk: Desk) -> None:
+def test_batches_answer_under_the_versions_prefix(desk: BatchDesk) -> None:
     response = desk.client.post("/v1/batches", files=[("file", ("a", IMAGE))])
     location = response.headers["location"]
     assert location.startswith("/v1/batches/")
     assert desk.client.get(location).status_code == 200
 
 
-def test_many_batches_at_once_are_each_whole(desk: Desk) -> None:
+def test_many_batches_at_once_are_each_whole(desk: BatchDesk) -> None:
     documents = list[dict[str, Any]]()
     threads = [
         threading.Thread(target=lambda: documents.append(send(desk, [IMAGE] * 10)))
@@ -593,7 +536,7 @@ def test_many_batches_at_once_are_each_whole(desk: Desk) -> None:
     assert [desk.get(document)["pending"] for document in documents] == [10] * 8
 
 
-def send(desk: Desk, images: Sequence[bytes]) -> dict[str, Any]:
+def send(desk: BatchDesk, images: Sequence[bytes]) -> dict[str, Any]:
     files = [("file", ("x", image)) for image in images]
     document: dict[str, Any] = httpx.post(f"{desk.url}/batches", files=files, timeout=30).json()
     return document

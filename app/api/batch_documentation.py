@@ -6,9 +6,13 @@ from starlette.responses import Response
 
 from app.api.batch_parts import LONGEST_CUSTOM_ID
 from app.api.documentation import (
+    ENTITY_TAG_HEADER,
+    IF_NONE_MATCH,
+    LAST_EVENT_ID,
     LOCATION_HEADER,
     REQUEST_ID_HEADER,
     RETRY_AFTER_HEADER,
+    event_schema,
     problem_responses,
 )
 from app.api.upload_documentation import ANSWER_PARAMETERS, CACHE_CONTROL
@@ -139,8 +143,43 @@ STATUS: dict[str, Any] = {
     "`RESULT_TTL` seconds after its last job has ended, and so are the results of all its jobs.",
     "response_description": "Where the batch is.",
     "response_model": BatchStatus,
-    "openapi_extra": _ID,
-    "responses": {200: {"headers": REQUEST_ID_HEADER, "links": _links("get_batch_results")}}
+    "openapi_extra": {"parameters": [*_ID["parameters"], IF_NONE_MATCH]},
+    "responses": {
+        200: {
+            "headers": ENTITY_TAG_HEADER | REQUEST_ID_HEADER,
+            "links": _links("get_batch_results"),
+        },
+        304: {
+            "description": "Nothing has changed.",
+            "headers": ENTITY_TAG_HEADER | REQUEST_ID_HEADER,
+        },
+    }
+    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+}
+
+EVENTS: dict[str, Any] = {
+    "summary": "Follow a batch live",
+    "description": "What `GET /batches/{batch_id}` answers as Server-Sent Events, "
+    "`event: batch`, by the same rules as `GET /status/{job_id}/events`: first how it is now, then "
+    "each change, until all jobs have ended.",
+    "response_description": "The events.",
+    "response_class": Response,
+    "openapi_extra": {"parameters": [*_ID["parameters"], LAST_EVENT_ID]},
+    "responses": {
+        200: {
+            "headers": REQUEST_ID_HEADER,
+            "content": {
+                "text/event-stream": {
+                    "itemSchema": event_schema("batch", "BatchStatus"),
+                    "example": f'id: 7\nevent: batch\ndata: {{"batch_id":"{EXAMPLE_ID}",…}}\n\n',
+                }
+            },
+        },
+        204: {
+            "description": "You have the last event: nothing more will come.",
+            "headers": REQUEST_ID_HEADER,
+        },
+    }
     | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
 }
 

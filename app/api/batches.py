@@ -12,6 +12,8 @@ from app.api.batch_documents import describe_accepted, describe_batch, render_li
 from app.api.batch_uploads import IncomingBatch
 from app.api.cache_headers import read_cache_use
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
+from app.api.entity_tags import is_known
+from app.api.event_stream import EventStream
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
@@ -55,7 +57,16 @@ async def submit_batch(request: Request) -> Response:
 @router.get("/{batch_id}", **documentation.STATUS)
 async def get_batch(request: Request) -> Response:
     batch = await _get_batches(request).get(str(_read_id(request)), ANONYMOUS)
-    return create_answer(describe_batch(batch))
+    headers = {"ETag": f'"{batch.changes}"'}
+    if is_known(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return create_answer(describe_batch(batch), headers=headers)
+
+
+@router.get("/{batch_id}/events", **documentation.EVENTS)
+async def get_batch_events(request: Request) -> EventStream:
+    batch = await _get_batches(request).get(str(_read_id(request)), ANONYMOUS)
+    return EventStream(request, request.app.state.batch_feeds, batch.id)
 
 
 @router.get("/{batch_id}/results", **documentation.RESULTS)

@@ -172,21 +172,21 @@ JOB_ID = {
 
 _FOLLOW = {"parameters": [*JOB_ID["parameters"], PREFER]}
 
-_ENTITY_TAG_HEADER = {
+ENTITY_TAG_HEADER = {
     "ETag": {
         "description": "Another one whenever the answer is another.",
         "schema": {"type": "string", "example": '"1795435200125-1-40-processing"'},
     }
 }
 
-_IF_NONE_MATCH = {
+IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "description": "The `ETag` of an earlier answer: 304 while nothing has changed since.",
     "schema": {"type": "string"},
 }
 
-_STATUS_HEADERS = _ENTITY_TAG_HEADER | APPLIED_HEADER | REQUEST_ID_HEADER
+_STATUS_HEADERS = ENTITY_TAG_HEADER | APPLIED_HEADER | REQUEST_ID_HEADER
 
 STATUS: dict[str, Any] = {
     "summary": "Follow a job",
@@ -194,7 +194,7 @@ STATUS: dict[str, Any] = {
     "(one hour unless configured).",
     "response_description": "Where the job is.",
     "response_model": JobStatus,
-    "openapi_extra": {"parameters": [*_FOLLOW["parameters"], _IF_NONE_MATCH]},
+    "openapi_extra": {"parameters": [*_FOLLOW["parameters"], IF_NONE_MATCH]},
     "responses": {
         200: {"headers": _STATUS_HEADERS, "links": links("get_result")},
         304: {"description": "Nothing has changed.", "headers": _STATUS_HEADERS},
@@ -202,7 +202,7 @@ STATUS: dict[str, Any] = {
     | problem_responses(JobNotFoundError, JobErasedError, ServiceUnavailableError),
 }
 
-_LAST_EVENT_ID = {
+LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "The `id` of the last event that you have: it is not sent again.",
@@ -217,20 +217,23 @@ data: {{"job_id":"{EXAMPLE_ID}","status":"processing","progress":40,…}}
 
 """
 
-# Of each event, as OpenAPI 3.2 has it.
-_EVENT_SCHEMA = {
-    "type": "object",
-    "required": ["id", "event", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "The version: another one for another status."},
-        "event": {"const": "status"},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/JobStatus"},
+
+def event_schema(name: str, document: str) -> dict[str, Any]:
+    """Each event of a stream, as OpenAPI 3.2 has it; ``document``: the schema of its data."""
+    return {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": {"type": "string", "description": "The version: another one for another status."},
+            "event": {"const": name},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"$ref": f"#/components/schemas/{document}"},
+            },
         },
-    },
-}
+    }
+
 
 STATUS_EVENTS: dict[str, Any] = {
     "summary": "Follow a job live",
@@ -241,13 +244,13 @@ STATUS_EVENTS: dict[str, Any] = {
     "comes back sends `Last-Event-ID` and gets what is new.",
     "response_description": "The events.",
     "response_class": Response,
-    "openapi_extra": {"parameters": [*JOB_ID["parameters"], _LAST_EVENT_ID]},
+    "openapi_extra": {"parameters": [*JOB_ID["parameters"], LAST_EVENT_ID]},
     "responses": {
         200: {
             "headers": REQUEST_ID_HEADER,
             "content": {
                 "text/event-stream": {
-                    "itemSchema": _EVENT_SCHEMA,
+                    "itemSchema": event_schema("status", "JobStatus"),
                     "example": _STREAM_EXAMPLE,
                 }
             },

@@ -170,7 +170,7 @@ class Supervisor:
         curl = shlex.join(["curl", "-F", f"file=@{SAMPLE}", f"{self._url}/classify"])
         self._terminal.say(f"ready after {seconds:.1f} s at {self._url}")
         self._terminal.say(answer)
-        self._terminal.say(f"documentation: {self._url}/docs; try it:")
+        self._terminal.say(f"web page: {self._url}/, documentation: {self._url}/docs; try it:")
         self._terminal.show(f"\n{curl}\n")
 
     async def _close(self) -> None:

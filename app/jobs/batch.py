@@ -33,11 +33,19 @@ class Batch:
     is_withdrawn: bool
     created_ms: int
     updated_ms: int
+    changes: int
+    """How often it has changed: of two records the one with more is newer."""
 
     @classmethod
     def from_record(cls, batch_id: str, record: Mapping[bytes, bytes]) -> "Batch":
         """Read the hash that the scripts write, as ``HGETALL`` gives it."""
-        fields = {name.decode(): value.decode() for name, value in record.items()}
+        return cls.from_fields(
+            batch_id, {name.decode(): value.decode() for name, value in record.items()}
+        )
+
+    @classmethod
+    def from_fields(cls, batch_id: str, fields: Mapping[str, str]) -> "Batch":
+        """Read the same once it is text."""
         return cls(
             id=batch_id,
             owner=fields["owner"],
@@ -46,6 +54,7 @@ class Batch:
             is_withdrawn="cancel" in fields,
             created_ms=int(fields["created"]),
             updated_ms=int(fields["updated"]),
+            changes=int(fields["changes"]),
         )
 
     @property
@@ -66,12 +75,6 @@ class Batch:
         if self.is_withdrawn and self.counts[JobState.CANCELLED]:
             return BatchState.CANCELLED
         return BatchState.COMPLETED
-
-    @property
-    def version(self) -> str:
-        """Another one whenever what is shown of the batch is another; the same in every process."""
-        counts = "-".join(str(count) for count in self.counts.values())
-        return f"{self.updated_ms}-{counts}-{self.state}"
 
     def has_ended(self) -> bool:
         """Whether all of its jobs have."""

@@ -19,6 +19,7 @@ from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.batch import Batch, BatchImage
 from app.jobs.job import Backlog, Job
+from app.jobs.live_batches import LiveBatches
 from app.jobs.payloads import PayloadIntake
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
@@ -35,12 +36,14 @@ class Batches:
         payloads: PayloadIntake,
         guard: RedisGuard,
         gate: AdmissionGate,
+        live: LiveBatches,
     ) -> None:
         rules = Rules.from_settings(settings)
         self._redis = client
         self._payloads = payloads
         self._guard = guard
         self._gate = gate
+        self.live = live
         self._submit = client.register_script(render_script("batch", rules))
         self._cancel = client.register_script(render_script("cancel_batch", rules))
         self._erase = client.register_script(render_script("erase_batch", rules))
@@ -77,6 +80,13 @@ class Batches:
         batch = Batch.from_record(batch_id, record) if record else None
         if batch is None or batch.owner != owner:
             raise await self._explain_absence(batch_id, owner)
+        return batch
+
+    async def look(self, batch_id: str) -> Batch:
+        """The record of a batch that is followed. Raises :class:`BatchNotFoundError`."""
+        batch = await self.live.look(batch_id)
+        if batch is None:
+            raise BatchNotFoundError()
         return batch
 
     async def read_ended(

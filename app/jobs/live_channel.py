@@ -20,6 +20,7 @@ from app.core import keys
 from app.core.config import Settings
 from app.core.errors import ServiceError
 from app.jobs.job import Job
+from app.jobs.live_batches import LiveBatches
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
@@ -52,6 +53,7 @@ class LiveChannel:
         self._watch = guard.group(self._watch_group, _LARGEST_GROUP)
         self._waiting: dict[str, set[asyncio.Future[Job | None]]] = {}
         self._followers: dict[str, Follower] = {}
+        self.batches = LiveBatches(client, settings, guard, self.name)
 
     def follow(self, job_id: str, follower: Follower) -> None:
         """Tell ``follower`` of each change, as soon as :meth:`look` has been called for the job."""
@@ -144,6 +146,8 @@ class LiveChannel:
         for job_id, words in json.loads(message):
             if job_id in self._waiting or job_id in self._followers:
                 self._tell(job_id, Job.from_fields(job_id, _pair(words)) if words else None)
+            else:
+                self.batches.hear(job_id, words)
 
     def _tell(self, job_id: str, job: Job | None) -> None:
         if job_id in self._followers:
@@ -154,6 +158,7 @@ class LiveChannel:
                     end.set_result(job)
 
     async def _look_again(self) -> None:
+        await self.batches.look_again()
         job_ids = list({*self._waiting, *self._followers})
         for start in range(0, len(job_ids), _LARGEST_GROUP):
             group = job_ids[start : start + _LARGEST_GROUP]

@@ -87,7 +87,9 @@ class JobService:
         self._payloads = create_payload_intake(settings, client, guard)
         self._gate = AdmissionGate(self._intake, self._payloads, settings.queue)
         self.dead_letters = DeadLetters(client, settings, self._payloads, guard)
-        self.batches = Batches(client, settings, self._payloads, guard, self._gate)
+        self.batches = Batches(
+            client, settings, self._payloads, guard, self._gate, self._live.batches
+        )
         self.job_lists = JobLists(client, guard)
         self.idempotency_keys = IdempotencyKeys(client, settings, guard)
         self._withdrawals = Withdrawals(client, settings, self._payloads, guard)

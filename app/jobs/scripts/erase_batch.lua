@@ -13,11 +13,13 @@ elseif redis.call('HGET', BATCH .. batch, 'owner') ~= owner then
 end
 
 local now, mark = now_ms(), token .. ' ' .. owner
+local watchers = redis.call('HGET', BATCH .. batch, 'watchers')
 local ids = redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)
 for _, id in ipairs(ids) do
   erase_job(id, read_record(id), mark, now)
 end
-conclude()
 redis.call('UNLINK', BATCH .. batch, BATCH_JOBS .. batch, BATCH_ENDED .. batch)
 redis.call('SET', ERASED .. batch, mark, 'PX', RESULT_TTL)
+tell_watchers(batch, watchers, true, BATCH .. batch)
+conclude()
 return {DONE, unpack(ids)}

@@ -41,11 +41,12 @@ end
 -- ended: a message for each process and script. What is erased has an empty record by then.
 local news = {}
 
-local function tell_watchers(id, watchers, has_ended)
+-- `key`: of the record, if it is not a job's.
+local function tell_watchers(id, watchers, has_ended, key)
   local item
   for watcher, end_only in string.gmatch(watchers or '', '([^ !]+)(!?)') do
     if has_ended or end_only == '' then
-      item = item or {id, redis.call('HGETALL', JOB .. id)}
+      item = item or {id, redis.call('HGETALL', key or JOB .. id)}
       news[watcher] = news[watcher] or {}
       table.insert(news[watcher], item)
     end
@@ -116,10 +117,11 @@ local function write_batches()
         redis.call('HINCRBY', record, state, number)
       end
       redis.call('HSET', record, 'updated', now_ms())
+      redis.call('HINCRBY', record, 'changes', 1)
       if #changes.ended > 0 then
         redis.call('RPUSH', BATCH_ENDED .. batch, unpack(changes.ended))
       end
-      local counts = redis.call('HMGET', record, 'pending', 'processing', 'has_ended')
+      local counts = redis.call('HMGET', record, 'pending', 'processing', 'has_ended', 'watchers')
       local has_ended = (counts[1] or 0) + (counts[2] or 0) == 0
       if has_ended and not counts[3] then
         redis.call('HSET', record, 'has_ended', 1)
@@ -129,6 +131,7 @@ local function write_batches()
         redis.call('HDEL', record, 'has_ended')
         keep_batch(batch)
       end
+      tell_watchers(batch, counts[4], has_ended, record)
     else
       -- Of a batch that has expired only a dead letter is left that was retried.
       for _, id in ipairs(changes.ended) do
