@@ -38,7 +38,8 @@ def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: Po
 
 def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
     document = office.client.post("/webhooks", json={"url": URL}).json()
-    assert document["events"] == ["job.completed", "job.failed", "job.cancelled"]
+    kinds = ["job.completed", "job.failed", "job.cancelled", "batch.completed", "batch.cancelled"]
+    assert document["events"] == kinds
 
 
 @pytest.mark.parametrize(
