@@ -76,7 +76,7 @@ def test_there_are_only_so_many(settings: Settings) -> None:
 
 
 def test_a_wrong_method_is_told_the_right_ones(office: PostOffice) -> None:
-    for path, methods in [("", "GET, POST"), (f"/{UNKNOWN_ID}", "DELETE, GET")]:
+    for path, methods in [("", "GET, HEAD, POST"), (f"/{UNKNOWN_ID}", "DELETE, GET, HEAD")]:
         answer = office.client.put(f"/webhooks{path}")
         assert_problem(answer, 405, "method-not-allowed")
         assert answer.headers["allow"] == methods
