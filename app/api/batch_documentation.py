@@ -160,8 +160,8 @@ STATUS: dict[str, Any] = {
 EVENTS: dict[str, Any] = {
     "summary": "Follow a batch live",
     "description": "What `GET /batches/{batch_id}` answers as Server-Sent Events, "
-    "`event: batch`, by the same rules as `GET /status/{job_id}/events`: first how it is now, then each change, "
-    "until all jobs have ended.",
+    "`event: batch`, by the same rules as `GET /status/{job_id}/events`: first how it is now, then "
+    "each change, until all jobs have ended.",
     "response_description": "The events.",
     "response_class": Response,
     "openapi_extra": {"parameters": [*_ID["parameters"], LAST_EVENT_ID]},
