@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PROGRESS := sed -u -n -E -e 's/^Collecting ([^ ]+).*/  \1/p' -e 's/^(Installing collected).*/  installing …/p'
 
-.PHONY: help run test faults bench check docs clean
+.PHONY: help run test faults bench check docs pictures clean
 
 help: ## List what make can do
 	@sed -n -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,9 +33,9 @@ bench: $(INSTALLED_DEV) ## Measure the service and its peers side by side, for o
 	@$(BIN)/python -m benchmarks
 
 check: $(INSTALLED_DEV) ## Formatting, style, types, import rules
-	$(BIN)/black --check app benchmarks tests
-	$(BIN)/flake8 app benchmarks tests
-	$(BIN)/mypy app benchmarks
+	$(BIN)/black --check app benchmarks classifier_client tests
+	$(BIN)/flake8 app benchmarks classifier_client tests
+	$(BIN)/mypy app benchmarks classifier_client
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED_DEV) ## Write the pages that are generated from the code and the tests
@@ -43,10 +43,13 @@ docs: $(INSTALLED_DEV) ## Write the pages that are generated from the code and t
 	@$(BIN)/python -m app.openapi_document
 	@$(BIN)/python -m tests.inputs
 
+pictures: $(INSTALLED_DEV) ## Draw the pictures of the web page (needs Debian's chromium, chromium-driver, fonts-inter)
+	@$(BIN)/python -m tests.browser.pictures
+
 clean: ## Remove the virtual environment and caches; the data folder stays
 	rm -rf $(VENV) .benchmarks build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache \
 		.import_linter_cache .hypothesis
-	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app classifier_client tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { \

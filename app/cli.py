@@ -1,9 +1,12 @@
 """The `classifier` command: runs the service, and talks to one that runs."""
 
 import asyncio
+import gc
 import json
 import os
+import sys
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +14,21 @@ from uuid import UUID
 
 import typer
 
-from app.command_line import DEFAULT_URL, JsonOption, UrlOption, complain, require_worker, stop
+from app.classify_command.formats import Format
+from app.command_line import (
+    COMMAND_ATTEMPTS,
+    DEFAULT_URL,
+    JsonOption,
+    UrlOption,
+    complain,
+    require_worker,
+    stop,
+)
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.dead_letter_commands import dead
 from app.model_commands import models
+from app.webhook_commands import webhooks
 
 # What shows results and speaks HTTP is imported where it is used: the API and the worker start
 # through this module, and start sooner and smaller without it.
@@ -25,7 +38,6 @@ API_GRACE_SECONDS = 5  # for answers under way; `classifier up` and containers k
 
 cli = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Classify images: accepted jobs are never lost. Start with **classifier up**.",
@@ -112,6 +124,10 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
         check_port(settings.listen.host, settings.listen.port)
     except ConfigurationError as error:
         stop(error, 2)
+    # What is loaded stays. The garbage collector would look at all of it again and again, which
+    # takes a fifth of a second while nothing else goes on.
+    __import__("app.main")
+    gc.freeze()
     uvicorn.run(
         "app.main:app",
         host=settings.listen.host,
@@ -154,55 +170,64 @@ def worker(processes: ProcessesOption = None) -> None:
     )
 
 
+cli.command()(webhooks)
+
+
 # --- Using a service that runs -------------------------------------------------------------------
 
 
 @cli.command()
 def classify(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)
-    ],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE...", help="Files, folders, globs, http(s) URLs, - for stdin."
+        ),
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Go on with what appears there, until Ctrl-C."),
+    ] = None,
+    output: Annotated[Format, typer.Option(help="How to print the answers.")] = Format.TABLE,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, max=100, help="How many classes. Default: 5.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out less confident classes.")
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Let all other jobs go first.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Send all images, also those of an interrupted run.")
+    ] = False,
     url: UrlOption = DEFAULT_URL,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")] = False,
 ) -> None:
-    """Classify image files with a service that runs, and wait for the answers.
+    """Classify images with a service that runs, and wait for the answers.
 
     Example: `classifier classify photos/*.jpg`
 
-    With --json: one JSON object a line as each file ends, its file and result or problem. Exit
-    code 1 when a file could not be classified, 2 when the service does not answer.
+    Folders are searched for JPEG and PNG files, the folders in them too. A run that was interrupted
+    goes on when it is started again, and sends nothing twice.
+
+    With `--output jsonl`: one JSON object a line as each image ends, its file and result or
+    problem; with `csv`: a row for each prediction. Exit code 1 when an image could not be
+    classified, 2 when the service does not answer.
     """
-    from rich.console import Console
-    from rich.progress import Progress
+    from app.classify_command.command import classify_sources
 
-    from app.client import Answer, ServiceUnreachableError, classify_files
-    from app.tables import create_prediction_table
-
-    def print_json(answer: Answer) -> None:
-        print(answer.to_json(), flush=True)
-
-    console = Console(stderr=True)
-    try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("classifying", total=100 * len(files))
-            answers = asyncio.run(
-                classify_files(
-                    url,
-                    files,
-                    on_progress=lambda percent: progress.advance(task, percent),
-                    on_answer=print_json if as_json else lambda _: None,
-                )
-            )
-    except ServiceUnreachableError as error:
-        stop(f"{error}; `classifier up` starts one", 2)
-    done = [(str(item.file), item.result["predictions"]) for item in answers if item.result]
-    if done and not as_json:
-        Console().print(create_prediction_table(done))
-    for item in answers:
-        if item.problem:
-            text = f"{item.problem['title']}. {item.problem.get('detail', '')}"
-            complain(f"{item.file}: {text}")
-    raise typer.Exit(len(done) < len(answers))
+    if not images and watch is None:
+        raise typer.BadParameter("name images, or a folder to --watch")
+    code = classify_sources(
+        images or [],
+        url=url,
+        watched=watch,
+        format=Format.JSONL if as_json else output,
+        top_k=top_k,
+        threshold=threshold,
+        is_bulk=batch,
+        fresh=fresh,
+    )
+    raise typer.Exit(code)
 
 
 @cli.command()
@@ -219,17 +244,17 @@ def status(
     """
     from rich.console import Console
 
-    from app.client import ProblemError, ServiceUnreachableError
     from app.tables import create_document_table, create_prediction_table
+    from classifier_client import ProblemError, UnreachableError
 
     try:
         document, result = asyncio.run(_ask_job(url, str(job_id)))
     except ProblemError as error:
         stop(error, 1)
-    except ServiceUnreachableError as error:
+    except UnreachableError as error:
         stop(error, 2)
     if as_json:
-        print(json.dumps(document | {"result": result}, ensure_ascii=False))
+        print(json.dumps({**document, "result": result and dict(result)}, ensure_ascii=False))
         return
     console = Console()
     console.print(create_document_table(document))
@@ -237,13 +262,14 @@ def status(
         console.print(create_prediction_table([(str(job_id), result["predictions"])]))
 
 
-async def _ask_job(url: str, job_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    from app.client import ServiceClient
+async def _ask_job(url: str, job_id: str) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    from classifier_client import AsyncClassifier
 
-    async with ServiceClient(url) as client:
-        document = await client.get_status(job_id)
-        ended = document["status"] in ("completed", "failed")
-        return document, await client.get_result(job_id) if ended else None
+    async with AsyncClassifier(url, attempts=COMMAND_ATTEMPTS) as client:
+        status = await client.status(job_id)
+        has_result = status.status in ("completed", "failed")
+        result = await client.result(job_id) if has_result else None
+        return status.document, result.document if result else None
 
 
 cli.add_typer(dead, name="dead")
@@ -275,7 +301,16 @@ def config(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """The entry point. Exit codes: 1 for what failed, 2 for usage and configuration."""
-    cli()
+    try:
+        code = cli(standalone_mode=False)
+    except typer.TyperException as error:
+        # Of a bare command the help was printed.
+        if message := error.format_message():
+            complain(message)
+        code = error.exit_code
+    except typer.Abort:
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

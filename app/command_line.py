@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
 
 UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

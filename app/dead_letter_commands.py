@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
@@ -10,18 +10,19 @@ from uuid import UUID
 import typer
 
 from app.admin_token import find_admin_token
-from app.command_line import DEFAULT_URL, JsonOption, UrlOption, complain, stop
+from app.command_line import COMMAND_ATTEMPTS, DEFAULT_URL, JsonOption, UrlOption, complain, stop
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from app.client import ServiceClient
+    from classifier_client import AsyncClassifier
 
 Answer = TypeVar("Answer")
 
 _DEFAULT_LIMIT = 20
 _LARGEST_LIMIT = 1000  # of one request
 _NOT_FOUND = 404
+_PATH = "admin/dead-letters"
 
 dead = typer.Typer(
     no_args_is_help=True,
@@ -51,12 +52,12 @@ def _require_token() -> str:
     return token
 
 
-def _ask(url: str, question: "Callable[[ServiceClient], Awaitable[Answer]]") -> Answer:
+def _ask(url: str, question: "Callable[[AsyncClassifier], Awaitable[Answer]]") -> Answer:
     """What the service answers, with the admin token."""
-    from app.client import ProblemError, ServiceClient, ServiceUnreachableError
+    from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 
     async def run() -> Answer:
-        async with ServiceClient(url, token) as client:
+        async with AsyncClassifier(url, token=token, attempts=COMMAND_ATTEMPTS) as client:
             return await question(client)
 
     token = _require_token()
@@ -64,7 +65,7 @@ def _ask(url: str, question: "Callable[[ServiceClient], Awaitable[Answer]]") -> 
         return asyncio.run(run())
     except ProblemError as error:
         stop(error, 1)
-    except ServiceUnreachableError as error:
+    except UnreachableError as error:
         stop(error, 2)
 
 
@@ -80,7 +81,7 @@ def list_dead_letters(
 
     Example: `classifier dead list --limit 100`
     """
-    document = _ask(url, lambda client: client.list_dead_letters(limit))
+    document = _ask(url, lambda client: client.ask("GET", f"{_PATH}?limit={limit}"))
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
         return
@@ -111,9 +112,9 @@ def show(
     Example: `classifier dead show 5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11 --save image.jpg`
     """
 
-    async def ask(client: "ServiceClient") -> tuple[dict[str, Any], bytes | None]:
-        letter = await client.get_dead_letter(str(job_id))
-        return letter, await client.get_dead_letter_upload(str(job_id)) if save else None
+    async def ask(client: "AsyncClassifier") -> tuple[Mapping[str, Any], bytes | None]:
+        letter = await client.ask("GET", f"{_PATH}/{job_id}")
+        return letter, await client.download(f"{_PATH}/{job_id}/upload") if save else None
 
     letter, upload = _ask(url, ask)
     if save and upload is not None:
@@ -127,7 +128,7 @@ def show(
         _print_letter(letter)
 
 
-def _print_letter(letter: dict[str, Any]) -> None:
+def _print_letter(letter: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     from app.tables import create_attempts_table, create_document_table
@@ -152,9 +153,9 @@ def retry(
     """
     ids = _choose(job_ids, everything)
     if everything:
-        count = _ask(url, lambda client: client.retry_all_dead_letters())
+        count = _ask(url, lambda client: client.ask("POST", f"{_PATH}/retry"))["retried"]
     else:
-        count = _ask(url, lambda client: _do_each(ids, client.retry_dead_letter))
+        count = _ask(url, lambda client: _do_each(client, ids, "POST", "/retry"))
     print(f"retried: {count}")
     raise typer.Exit(count < len(ids))
 
@@ -173,11 +174,11 @@ def purge(
     ids = _choose(job_ids, everything)
     if everything:
         if not sure:
-            total = _ask(url, lambda client: client.list_dead_letters(1))["total"]
+            total = _ask(url, lambda client: client.ask("GET", f"{_PATH}?limit=1"))["total"]
             typer.confirm(f"Erase all {total} dead letters and their images?", abort=True)
-        count = _ask(url, lambda client: client.purge_all_dead_letters())
+        count = _ask(url, lambda client: client.ask("DELETE", _PATH))["purged"]
     else:
-        count = _ask(url, lambda client: _do_each(ids, client.purge_dead_letter))
+        count = _ask(url, lambda client: _do_each(client, ids, "DELETE"))
     print(f"purged: {count}")
     raise typer.Exit(count < len(ids))
 
@@ -189,16 +190,18 @@ def _choose(job_ids: list[UUID] | None, everything: bool) -> list[str]:
     return [str(job_id) for job_id in dict.fromkeys(job_ids or ())]
 
 
-async def _do_each(job_ids: list[str], do: Callable[[str], Awaitable[None]]) -> int:
+async def _do_each(
+    client: "AsyncClassifier", job_ids: list[str], method: str, action: str = ""
+) -> int:
     """Do it to each, say which are no dead letters, and return how many were."""
-    from app.client import ProblemError
+    from classifier_client import ProblemError
 
     count = 0
     for job_id in job_ids:
         try:
-            await do(job_id)
+            await client.ask(method, f"{_PATH}/{job_id}{action}")
         except ProblemError as error:
-            if error.document.get("status") != _NOT_FOUND:
+            if error.status != _NOT_FOUND:
                 raise
             complain(f"{job_id}: {error}")
         else:

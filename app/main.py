@@ -23,6 +23,8 @@ from app.api import (
     jobs,
     problems,
     status_events,
+    web_page,
+    webhooks,
 )
 from app.api.batch_events import BatchSource
 from app.api.compression import CompressionMiddleware
@@ -35,7 +37,10 @@ from app.core.config import Settings, get_settings
 from app.core.errors import InternalError
 from app.core.logs import configure_logging
 from app.core.redis_client import create_async_client, find_policy_warning
+from app.jobs.redis_guard import RedisGuard
 from app.jobs.service import JobService
+from app.webhooks.deliveries import DeliveryLog
+from app.webhooks.registry import WebhookRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +52,9 @@ _ROUTED = (
     batches,
     health,
     dead_letters,
+    webhooks,
     problems,
+    web_page,
 )
 
 
@@ -76,6 +83,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.status_feeds = EventFeeds(status_events.JobSource(service))
     app.state.batch_feeds = EventFeeds(BatchSource(service.batches))
     feeds = (app.state.status_feeds, app.state.batch_feeds)
+    guard = RedisGuard()
+    app.state.webhooks = WebhookRegistry(client, settings, guard)
+    app.state.deliveries = DeliveryLog(client, settings, guard)
     background = asyncio.create_task(_run(service, feeds))
     background.add_done_callback(_end_if_failed)
     try:

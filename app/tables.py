@@ -31,6 +31,9 @@ def create_prediction_table(rows: Iterable[tuple[str, list[Mapping[str, Any]]]])
     for column in table.columns[:-1]:
         column.no_wrap = True
     for name, predictions in rows:
+        if not predictions:
+            table.add_row(Text(name), Text("no class", style="dim"))
+            continue
         best, *rest = predictions
         then = ", ".join(
             f"{item['class_name']} {item['confidence']:.1%}" for item in rest[:_RUNNERS_UP]

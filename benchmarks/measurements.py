@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.comparisons import AUTO, against_bare_loops, out_of_the_box, same_engine
+from benchmarks.listeners import measure_listeners
 from benchmarks.models import BenchmarkModel, prepare_benchmark_model
 from benchmarks.participants import Participant, Session
 from benchmarks.peer_servers import PEERS, Peer
@@ -159,6 +160,7 @@ MEASUREMENTS = (
     ),
     Measurement("cache_hits", _repeat("cache_hits", measure_cache_hits)),
     Measurement("idle", _repeat("idle", measure_idle)),
+    Measurement("listeners", _repeat("listeners", lambda session, _: measure_listeners(session))),
     Measurement("start", _repeat("start", measure_start)),
     Measurement("scale", _run_scale),
     Measurement("trials", _run_trials),

@@ -16,6 +16,7 @@ from benchmarks.workspace import WORKERS, clean_environment, find_port
 
 START_SECONDS = 240.0  # more than `classifier up` itself gives a start
 GROUPS = ("API", "Redis", "main process", "children", "supervisor")
+SENDER = "webhooks"
 _READY = "ready after"
 
 Groups = dict[str, list[psutil.Process]]
@@ -48,7 +49,7 @@ def run_service(folder: Path, **variables: str) -> Iterator[ServiceUnderTest]:
 
 def group_processes(supervisor_pid: int) -> Groups:
     """The processes of a `classifier up`."""
-    groups: Groups = {name: [] for name in GROUPS}
+    groups: Groups = {name: [] for name in (*GROUPS, SENDER)}
     supervisor = psutil.Process(supervisor_pid)
     groups["supervisor"].append(supervisor)
     for child in supervisor.children():
@@ -57,6 +58,8 @@ def group_processes(supervisor_pid: int) -> Groups:
             groups["Redis"].append(child)
         elif command.endswith(" api"):
             groups["API"] += [child, *child.children(recursive=True)]
+        elif command.endswith(" webhooks"):
+            groups[SENDER].append(child)
         else:
             groups["main process"].append(child)
             groups["children"] += child.children(recursive=True)

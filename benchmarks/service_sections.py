@@ -74,6 +74,24 @@ def render_idle(results: Results) -> str:
     return table(("percent of one core", "median (least–most)"), rows)
 
 
+def render_listeners(results: Results) -> str:
+    """Server-Sent Events for thousands, and the end of one job for one client."""
+    rows = [
+        (label, spread(results.values("listeners", field), digits))
+        for label, field, digits in (
+            ("from a change until a listener has it, median, ms", "p50_ms", 1),
+            ("99th percentile, ms", "p99_ms", 1),
+            ("longest, ms", "max_ms", 1),
+            ("API, CPU µs for each event and listener", "cpu_us", 1),
+            ("API, memory for each listener, KB", "kilobytes", 1),
+            ("listeners that connect a second", "opened_per_second", 0),
+            ("one listener, until it has the end of its job, ms", "stream_end_ms", 2),
+            ("one request with `Prefer: wait`, the same, ms", "wait_end_ms", 2),
+        )
+    ]
+    return table(("", "median (least–most)"), rows)
+
+
 def render_full_queue(results: Results) -> str:
     """Submitting and claiming with an empty and with a full queue."""
     rows = []

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from app.core.config import RedisSettings, ResultSettings, Settings
+from classifier_client import Classifier
+from tests.clients import Awaited, Create
 from tests.redis_servers import find_programs, run_redis
 from tests.service import RunningService
 
@@ -49,3 +52,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     running = RunningService(tmp_path_factory.mktemp("service"))
     yield running
     assert running.stop() == 0, "\n".join(running.lines)
+
+
+@pytest.fixture(params=[Classifier, Awaited], ids=["blocking", "asynchronous"])
+def create_client(request: pytest.FixtureRequest) -> Iterator[Create]:
+    """Creates Python clients, closed at the end; each test runs with both kinds."""
+    clients = []
+
+    def create(url: str, **options: Any) -> Any:
+        clients.append(request.param(url, **options))
+        return clients[-1]
+
+    yield create
+    for client in clients:
+        client.close()

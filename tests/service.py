@@ -13,6 +13,8 @@ from pathlib import Path
 COMMAND = str(Path(sys.executable).with_name("classifier"))
 # Choosing an engine takes a while and differs by machine only: done once for all tests.
 MODEL_CACHE = Path(__file__).parent.parent / ".pytest_cache" / "models"
+# Of the command line, which remembers interrupted runs.
+STATE = Path(__file__).parent.parent / ".pytest_cache" / "state"
 START_SECONDS = 240  # more than `classifier up` itself gives a start
 STOP_SECONDS = 30
 
@@ -31,7 +33,12 @@ def clean_environment(**variables: str) -> dict[str, str]:
     Without the result cache: most tests send one image many times and want it classified.
     """
     environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
-    shared = {"NO_COLOR": "1", "MODEL_CACHE_DIR": str(MODEL_CACHE), "RESULT_CACHE_ENTRIES": "0"}
+    shared = {
+        "NO_COLOR": "1",
+        "MODEL_CACHE_DIR": str(MODEL_CACHE),
+        "RESULT_CACHE_ENTRIES": "0",
+        "XDG_STATE_HOME": str(STATE),
+    }
     return environment | shared | variables
 
 

@@ -296,6 +296,25 @@ class TestRedisAway:
 # --- Everything else ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/docs", "/openapi.json", "/problems/not-found", "/status/{job_id}"]
+)
+def test_whatever_can_be_got_has_a_head(client: Client, path: str) -> None:
+    path = path.format(job_id=submit(client).json()["job_id"])
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert head.headers["x-request-id"]
+    assert "HEAD" in client.put(path).headers["allow"]
+
+
+def test_the_head_of_nothing_is_an_error_without_its_text(client: Client) -> None:
+    for path, status in ((f"/status/{uuid4()}", 404), ("/classify", 405)):
+        response = client.head(path)
+        assert (response.status_code, response.content) == (status, b"")
+
+
 def test_the_frameworks_own_errors_are_problems_too(client: Client) -> None:
     assert_problem(client.get("/nothing-here"), 404, "not-found")
     response = client.put("/classify")

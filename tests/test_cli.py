@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from fastapi import FastAPI, Response
 from httpx import Client
 
 from app.jobs.ledger import RedisLedger
@@ -37,54 +36,6 @@ def run(
     )
 
 
-# --- classify ------------------------------------------------------------------------------------
-
-
-def test_classify_shows_the_best_classes_and_nothing_else(service: RunningService) -> None:
-    answer = run("classify", CAT, "--url", service.url)
-    assert answer.returncode == 0
-    assert "cat.jpg" in answer.stdout
-    assert answer.stdout.count("%") == 3
-    assert answer.stderr == ""  # progress is for terminals
-
-
-def test_classify_prints_a_json_line_for_each_file(service: RunningService) -> None:
-    files = sorted(str(path) for path in SAMPLES.glob("*.jpg")) * 10
-    answer = run("classify", *files, "--json", "--url", service.url)
-    documents = [json.loads(line) for line in answer.stdout.splitlines()]
-    assert sorted(document["file"] for document in documents) == sorted(files)
-    assert all(len(document["result"]["predictions"]) == 5 for document in documents)
-    assert answer.returncode == 0
-
-
-def test_classify_reports_what_fails_and_does_the_rest(
-    service: RunningService, tmp_path: Path
-) -> None:
-    damaged, text = tmp_path / "damaged.jpg", tmp_path / "note.jpg"
-    damaged.write_bytes(Path(CAT).read_bytes()[:2000])
-    text.write_text("not an image")
-    answer = run("classify", str(damaged), CAT, str(text), "--url", service.url)
-    assert answer.returncode == 1
-    assert "cat.jpg" in answer.stdout
-    failures = answer.stderr.splitlines()
-    assert [line.split(": ")[1] for line in failures] == [str(damaged), str(text)]
-    assert "Not a JPEG or PNG image" in failures[1]
-
-
-def test_classify_puts_problems_into_json(service: RunningService, tmp_path: Path) -> None:
-    text = tmp_path / "note.jpg"
-    text.write_text("not an image")
-    answer = run("classify", str(text), "--json", "--url", service.url)
-    assert answer.returncode == 1
-    assert json.loads(answer.stdout)["problem"]["code"] == "unsupported-image"
-
-
-def test_classify_needs_files_that_exist() -> None:
-    answer = run("classify", "nowhere.jpg")
-    assert answer.returncode == 2
-    assert "nowhere.jpg" in answer.stderr
-
-
 @pytest.mark.parametrize("command", [("classify", CAT), ("status", UNKNOWN_ID), ("dead", "list")])
 def test_says_where_no_service_answers(command: tuple[str, str]) -> None:
     url = f"http://127.0.0.1:{find_free_port()}"
@@ -92,57 +43,6 @@ def test_says_where_no_service_answers(command: tuple[str, str]) -> None:
     assert answer.returncode == 2
     assert answer.stderr.startswith(f"classifier: no classification service at {url}: ")
     assert len(answer.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("url", ["nonsense", "http://[", "ftp://127.0.0.1"])
-def test_says_what_is_no_address(url: str) -> None:
-    answer = run("classify", CAT, "--url", url)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("classifier: no classification service at")
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_classify_comes_again_while_the_service_is_busy(status: int) -> None:
-    busy = FastAPI()
-    refusals = iter(range(3))
-
-    @busy.post("/classify", status_code=202)
-    def accept() -> Response:
-        if next(refusals, None) is not None:
-            return Response("{}", status, {"Retry-After": "0.01"})
-        return Response('{"job_id": "1", "status": "pending"}', 202)
-
-    @busy.get("/status/1")
-    def follow() -> dict[str, object]:
-        return {"job_id": "1", "status": "completed", "progress": 100}
-
-    @busy.get("/result/1")
-    def report() -> dict[str, object]:
-        return {"job_id": "1", "predictions": [{"class_name": "cat", "confidence": 0.5}]}
-
-    with run_api(busy) as url:
-        answer = run("classify", CAT, "--json", "--url", url)
-    assert answer.returncode == 0, answer.stderr
-
-
-def test_classify_gives_up_on_a_service_that_stays_busy() -> None:
-    busy = FastAPI()
-
-    @busy.post("/classify")
-    def refuse() -> Response:
-        return Response('{"title": "Too busy", "detail": "Later."}', 429, {"Retry-After": "0.01"})
-
-    with run_api(busy) as url:
-        answer = run("classify", CAT, "--url", url)
-    assert answer.returncode == 1
-    assert answer.stderr.strip() == f"classifier: {CAT}: Too busy. Later."
-
-
-def test_classify_says_when_something_else_answers() -> None:
-    with run_api(FastAPI()) as url:
-        answer = run("classify", CAT, "--url", url)
-    assert answer.returncode == 1
-    assert "HTTP 404" in answer.stderr
 
 
 # --- status --------------------------------------------------------------------------------------

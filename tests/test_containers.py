@@ -1,6 +1,5 @@
 """The compose file says what it must; with CONTAINER_TESTS=1, what it starts classifies."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -13,8 +12,8 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from app.client import ServiceClient
 from app.core.config_reference import list_variables
+from classifier_client import Classifier
 from tests.service import find_free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +35,11 @@ def test_the_file_in_the_root_adds_nothing_to_the_one_in_docker() -> None:
     assert outer == {"name": inner["name"], "include": ["docker/docker-compose.yml"]}
 
 
-def test_there_are_an_api_two_workers_and_a_redis(services: dict[str, Any]) -> None:
+def test_there_are_an_api_two_workers_a_sender_and_a_redis(services: dict[str, Any]) -> None:
     assert {name: service.get("scale", 1) for name, service in services.items()} == {
         "api": 1,
         "worker": 2,
+        "webhooks": 1,
         "redis": 1,
     }
 
@@ -57,7 +57,7 @@ def test_redis_keeps_every_job(services: dict[str, Any]) -> None:
     assert redis["volumes"] == ["redis-data:/data"]
 
 
-@pytest.mark.parametrize("name", ["api", "worker"])
+@pytest.mark.parametrize("name", ["api", "worker", "webhooks"])
 def test_what_needs_redis_waits_for_it_and_shares_uploads_through_it(
     services: dict[str, Any], name: str
 ) -> None:
@@ -67,18 +67,18 @@ def test_what_needs_redis_waits_for_it_and_shares_uploads_through_it(
     assert service["environment"]["PAYLOAD_STORE"] == "redis"
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "redis"])
+@pytest.mark.parametrize("name", ["api", "worker", "webhooks", "redis"])
 def test_what_dies_comes_back(services: dict[str, Any], name: str) -> None:
     assert services[name]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", ["api", "worker"])
+@pytest.mark.parametrize("name", ["api", "worker", "webhooks"])
 def test_every_variable_is_a_setting(services: dict[str, Any], name: str) -> None:
     known = {variable.name for variable in list_variables()}
     assert services[name]["environment"].keys() <= known
 
 
-@pytest.mark.parametrize("name", ["api", "worker"])
+@pytest.mark.parametrize("name", ["api", "worker", "webhooks"])
 def test_the_image_has_a_file_to_be_built_from(services: dict[str, Any], name: str) -> None:
     assert (ROOT / services[name]["build"]["dockerfile"]).is_file()
 
@@ -157,10 +157,5 @@ def composition() -> Iterator[Composition]:
 
 def test_two_workers_come_up_and_an_image_is_classified(composition: Composition) -> None:
     wait_until(lambda: composition.count_workers() == 2, START_SECONDS)
-
-    async def classify() -> dict[str, Any]:
-        async with ServiceClient(composition.url) as client:
-            return await client.classify(IMAGE, report=lambda _: None)
-
-    result = asyncio.run(classify())
-    assert "cat" in result["predictions"][0]["class_name"]
+    with Classifier(composition.url) as client:
+        assert "cat" in client.classify(IMAGE).predictions[0].class_name

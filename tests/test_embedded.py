@@ -101,6 +101,13 @@ def test_makes_an_admin_token_that_only_its_owner_and_the_api_see(
     assert not any(token in line for line in embedded.lines)
 
 
+def test_starts_a_sender_of_webhooks(embedded: RunningService) -> None:
+    assert child_of(embedded, "webhooks").is_running()
+    HTTP.post(f"{embedded.url}/webhooks", json={"url": "https://example.invalid/"})
+    health = HTTP.get(f"{embedded.url}/health").json()
+    assert not [reason for reason in health["reasons"] if "webhook" in reason]
+
+
 def test_the_dead_commands_find_its_token(embedded: RunningService, tmp_path: Path) -> None:
     answer = subprocess.run(
         [COMMAND, "dead", "list", "--url", embedded.url],

@@ -61,8 +61,8 @@ class Reader:
 @contextlib.contextmanager
 def listening(feeds: EventFeeds, reader: Reader) -> Iterator[None]:
     listener = Listener(reader.send)
-    with feeds.join("a", listener):
-        listener.open("")
+    with feeds.join("a", listener) as feed:
+        listener.open(feed, "")
         yield
 
 

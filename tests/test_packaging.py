@@ -41,6 +41,14 @@ def test_the_command_is_installed(project: dict[str, Any]) -> None:
     assert answer.stdout == f"classifier {project['version']}\n"
 
 
+def test_container_images_get_every_package_that_is_installed() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = pyproject["tool"]["setuptools"]["packages"]["find"]["include"]
+    sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert packages
+    assert {f"!{name.removesuffix('*')}" for name in packages} <= set(sent)
+
+
 @pytest.mark.parametrize("target", ["run", "test", "check", "docs", "clean"])
 def test_make_alone_lists_what_it_can_do(target: str) -> None:
     answer = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)

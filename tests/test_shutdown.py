@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from app.core import keys
 from app.jobs.job import Job
+from tests.event_source import EventSource
 from tests.faults.cluster import Cluster
 from tests.faults.trapped_worker import Trap
 from tests.service import wait_until
@@ -88,6 +90,25 @@ def test_the_api_answers_open_requests_before_it_ends(cluster: Cluster) -> None:
     assert cluster.api.wait(EXIT_SECONDS) in (0, -signal.SIGTERM)
     job_id = json.loads(answer.partition(b"\r\n\r\n")[2])["job_id"]
     wait_until(lambda: read(cluster, job_id).state == "completed")
+
+
+def test_no_stream_holds_the_api_up(cluster: Cluster) -> None:
+    """Listeners come back to another process; who waits for an answer has it at once."""
+    assert cluster.api is not None
+    for worker in cluster.workers:
+        worker.end()
+    (job_id,) = submit(cluster, CAT)
+    with ThreadPoolExecutor() as threads:
+        url, prefer = f"{cluster.url}/result/{job_id}", {"Prefer": "wait=60"}
+        answer = threads.submit(httpx.get, url, headers=prefer, timeout=EXIT_SECONDS)
+        wait_until(lambda: b"!" in (cluster.redis.hget(keys.job(job_id), "watchers") or b""))
+        with EventSource(f"{cluster.url}/status/{job_id}/events") as stream:
+            assert stream.read_status() == ("pending", 0)
+            cluster.api.send(signal.SIGTERM)
+            assert stream.read_event() == {}
+        assert (answer.result().status_code, answer.result().json()["status"]) == (202, "pending")
+    assert cluster.api.wait(EXIT_SECONDS) in (0, -signal.SIGTERM)
+    assert "graceful shutdown exceeded" not in cluster.api.log.read_text()
 
 
 def _refuses(port: int) -> bool:

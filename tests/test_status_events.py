@@ -70,8 +70,9 @@ def test_a_stream_is_neither_stored_nor_held_back_on_the_way(desk: Desk, job_id:
 def test_a_failed_job_ends_the_stream_too(desk: Desk, job_id: str) -> None:
     with listen(desk, job_id) as stream:
         stream.read_event()
-        desk.finish(lambda claim: Outcome.failed(claim, "truncated-image", "Send the whole file."))
+        (claim,) = desk.claim()
         assert stream.read_status() == ("processing", 0)
+        desk.ledger.finish([Outcome.failed(claim, "truncated-image", "Send the whole file.")])
         assert stream.read_status() == ("failed", 0)
         assert stream.read_event() == {}
 
@@ -141,8 +142,9 @@ def test_waiting_and_listening_to_one_job_go_together(desk: Desk) -> None:
     with listen(desk, job_id) as stream:
         stream.read_event()
         second = desk.ask("GET", f"/result/{job_id}", headers=PATIENT)
-        desk.complete()
+        (claim,) = desk.claim()
         assert stream.read_status() == ("processing", 0)
+        desk.ledger.finish([Outcome.completed(claim, PREDICTIONS)])
         assert stream.read_status() == ("completed", 100)
     assert (answer.result().status_code, second.result().status_code) == (200, 200)
 

@@ -4,49 +4,21 @@ import hmac
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from app.api import dead_letter_documentation as documentation
-from app.api.direct_route import (
-    DirectRoute,
-    create_answer,
-    create_router,
-    get_service,
-    get_settings,
-)
+from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.query_parameters import read_number
 from app.core.clock import to_datetime
 from app.core.errors import (
     AdminClosedError,
     DeadLetterNotFoundError,
-    MethodNotAllowedError,
     UnauthorizedError,
 )
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.job import Job
 from app.models.schemas import DeadLetter, DeadLetterList, DeadLettersPurged, DeadLettersRetried
 
-
-class SharedPathRoute(DirectRoute):
-    """A route whose path others have too, each with methods of its own: ``Allow`` names them all.
-
-    Starlette's names those of the route alone, which is right where a path has one route.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            methods = {
-                method
-                for route in router.routes
-                if isinstance(route, DirectRoute) and route.path == self.path
-                for method in route.methods or ()
-            }
-            raise MethodNotAllowedError(headers={"Allow": ", ".join(sorted(methods))})
-        await super().handle(scope, receive, send)
-
-
 router = create_router("administration", prefix="/admin/dead-letters")
-router.route_class = SharedPathRoute
 
 # Uploads are checked to begin like one of these.
 _MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.core.config import Settings
+from app.core.errors import MethodNotAllowedError
 from app.jobs.service import JobService
 
 
@@ -23,6 +24,18 @@ class DirectRoute(APIRoute):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.app = self._answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            # Other routes may have the same path, each with methods of its own.
+            methods = {
+                method
+                for route in scope["app"].routes
+                if isinstance(route, DirectRoute) and route.path == self.path
+                for method in route.methods or ()
+            }
+            raise MethodNotAllowedError(headers={"Allow": ", ".join(sorted(methods))})
+        await super().handle(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What an endpoint raises is answered by the middleware around the routes.

@@ -58,6 +58,11 @@ to do, and its `request_id`, also in the `X-Request-ID` header, finds the reques
 TAGS = [
     {"name": "classification", "description": "Submit an image, follow its job, fetch its result."},
     {"name": "batches", "description": "Many images in one request, followed and read as one."},
+    {
+        "name": "webhooks",
+        "description": "The service POSTs to your URL when a job has ended, signed after Standard "
+        "Webhooks 1.0.0.",
+    },
     {"name": "health", "description": "How the service is."},
     {
         "name": "administration",

@@ -5,12 +5,12 @@ still counts, and whoever comes back needs no record of what was missed.
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, Protocol
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 _HEARTBEAT_SECONDS = 15.0
 
@@ -63,7 +63,7 @@ class Source(Protocol):
 class Listener:
     """One answer that events are sent with."""
 
-    __slots__ = ("_send", "_next", "_sending", "_version", "_is_open")
+    __slots__ = ("_send", "_next", "_sending", "_version", "_is_open", "_feed")
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -72,36 +72,66 @@ class Listener:
         self._version = ""
         self._is_open = False
 
-    def open(self, known_version: str) -> None:
+    def open(self, feed: "Feed", known_version: str) -> None:
         """The answer has begun; the client has this version, if any."""
-        self._is_open, self._version = True, known_version
+        self._feed, self._version, self._is_open = feed, known_version, True
+        self.catch_up()
 
-    def push(self, event: Event) -> None:
-        """Send an event. One that the last is still under way of waits, in place of any before."""
-        if not self._is_open or (event.version and event.version == self._version):
+    def catch_up(self) -> None:
+        """Send the newest event. While the last is under way it waits, in place of any before."""
+        if not self._is_open:
+            return
+        event = self._feed.newest
+        if not event.is_last and event.version == self._version:
             return
         self._version, self._is_open = event.version, not event.is_last
-        self._next = event
         if self._sending is None:
-            self._sending = asyncio.create_task(self._deliver())
+            self._deliver(event)
+        else:
+            self._next = event
 
     def remind(self) -> None:
         """Send a comment, so that nobody on the way takes the connection for dead."""
         if self._sending is None and self._is_open:
-            self._next = _HEARTBEAT
-            self._sending = asyncio.create_task(self._deliver())
+            self._deliver(_HEARTBEAT)
 
-    async def _deliver(self) -> None:
+    def _deliver(self, event: Event) -> None:
+        """Send at once, and leave to a task only what has to wait for a slow reader.
+
+        A task for each would cost as much again as what it does.
+        """
+        steps = self._send(_create_message(event)).__await__()
         try:
-            while self._next is not None:
-                event, self._next = self._next, None
-                message = {"type": "http.response.body", "body": event.frame}
-                await self._send(message | {"more_body": not event.is_last})
+            awaited = next(steps)
+        except StopIteration:
+            return
         except OSError:
             # Some servers say so when the client has gone; its request ends by itself.
             self._is_open = False
+        else:
+            self._sending = asyncio.create_task(self._go_on(steps, awaited))
+
+    async def _go_on(self, steps: Generator[Any, Any, None], awaited: Any) -> None:
+        try:
+            with contextlib.suppress(StopIteration):
+                while True:
+                    if awaited is None:
+                        await asyncio.sleep(0)
+                    else:
+                        # Not by "await", which the future has had: a second one is refused.
+                        await asyncio.wait([awaited])
+                    awaited = next(steps)
+            while self._next is not None:
+                event, self._next = self._next, None
+                await self._send(_create_message(event))
+        except OSError:
+            self._is_open = False
         finally:
             self._sending = None
+
+
+def _create_message(event: Event) -> Message:
+    return {"type": "http.response.body", "body": event.frame, "more_body": not event.is_last}
 
 
 class Feed:
@@ -131,7 +161,7 @@ class EventFeeds:
         self._due: deque[Callable[[], None]] = deque()
         self._is_stopping = False
 
-    @contextmanager
+    @contextlib.contextmanager
     def join(self, key: str, listener: Listener) -> Iterator[Feed]:
         """Listen to ``key``. All who do share one feed, and the source is followed once."""
         feed = self._feeds.get(key)
@@ -169,10 +199,7 @@ class EventFeeds:
             feed.publish(None)
 
     def _serve(self, feed: Feed) -> None:
-        def catch_up(listener: Listener) -> Callable[[], None]:
-            return lambda: listener.push(feed.newest)
-
-        self._plan(catch_up(listener) for listener in feed.listeners)
+        self._plan(listener.catch_up for listener in feed.listeners)
 
     def _plan(self, steps: Iterator[Callable[[], None]]) -> None:
         is_idle = not self._due

@@ -44,8 +44,7 @@ class EventStream(Response):
             await send(start)
             body = f"retry: {_RETRY_MS}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": True})
-            listener.open(self._known_version)
-            listener.push(feed.newest)
+            listener.open(feed, self._known_version)
             # All else is sent by the feed; this waits for the end, from whichever side.
             while (await receive())["type"] != "http.disconnect":
                 pass

@@ -35,6 +35,7 @@ from app.core.setting_groups import (
     RedisSettings,
     ResultSettings,
     RetrySettings,
+    WebhookSettings,
     WorkerSettings,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "ResultSettings",
     "RetrySettings",
     "Settings",
+    "WebhookSettings",
     "WorkerSettings",
     "get_settings",
     "load_settings",
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
     listen: ListenSettings = Field(default_factory=ListenSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    webhook: WebhookSettings = Field(default_factory=WebhookSettings)
     data_dir: Path = Field(
         Path("./data"),
         description="Folder for uploads, converted models and the Redis of `classifier up`.",

@@ -51,6 +51,21 @@ SWEEPER = PREFIX + "sweeper"  # string: who sweeps now; expires
 DOORBELLS = PREFIX + "doorbells"
 BELLS_RUNG = PREFIX + "bells-rung"  # counter: numbers the bells, so that no two are alike
 
+WEBHOOKS = PREFIX + "webhooks"  # sorted set of all webhooks' ids by when they were made, in ms
+OWNER_WEBHOOKS = PREFIX + "webhooks:"  # + owner: the same of one owner
+WEBHOOK = PREFIX + "webhook:"  # + webhook's id: hash
+WEBHOOK_DUE = PREFIX + "webhook-due:"  # + webhook's id: sorted set of its unfinished deliveries by
+# when the next attempt is due, in ms; one that is being sent, by when its lease runs out
+WEBHOOK_LOG = (
+    PREFIX + "webhook-log:"
+)  # + webhook's id: sorted set of its latest deliveries by number
+WEBHOOKS_DUE = PREFIX + "webhooks-due"  # sorted set of webhooks' ids by when one of theirs is due
+DELIVERY = PREFIX + "delivery:"  # + delivery's id: hash; expires once it has ended
+DELIVERY_NUMBER = PREFIX + "delivery-number"  # counter: numbers the deliveries
+WEBHOOK_CURSOR = PREFIX + "webhook-cursor"  # string: the last entry of HISTORY that was planned
+WEBHOOK_LOSS = PREFIX + "webhook-loss"  # string: since when events were lost, in ms; expires
+WEBHOOK_BELL = PREFIX + "webhook-bell"  # channel: senders listen; a message says that there is work
+
 
 def job(job_id: str) -> str:
     """The key of a job's record."""

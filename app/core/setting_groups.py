@@ -6,6 +6,7 @@
 import os
 import re
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -323,3 +324,56 @@ class WorkerSettings(BaseModel):
         description="After TERM a worker finishes its batches for so long, then hands the rest "
         "back.",
     )
+
+
+class WebhookSettings(BaseModel):
+    """Webhooks: telling other programs that a job has ended."""
+
+    allowed_networks: str | None = Field(
+        None,
+        description="Networks besides the public ones that deliveries may go to, comma-separated: "
+        "`10.1.0.0/16,127.0.0.1/32`. Whoever may register webhooks can make the service send "
+        "requests there.",
+    )
+    service_url: str | None = Field(
+        None,
+        description="Where receivers reach this service: with it an event says where its result "
+        "is.",
+    )
+    timeout_seconds: float = Field(
+        15.0, gt=0, le=60, description="The longest that one delivery attempt may take."
+    )
+    max_endpoints: int = Field(
+        20, ge=1, le=10_000, description="Webhooks that may be registered; more are refused."
+    )
+    max_pending: int = Field(
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="Deliveries that may wait for one webhook; what comes on top is dropped and "
+        "counted.",
+    )
+    log_length: int = Field(
+        10_000, ge=1, le=10_000_000, description="Deliveries of one webhook that the log shows."
+    )
+    log_ttl: int = Field(
+        604_800,
+        ge=1,
+        le=31_536_000,
+        description="Seconds that an ended delivery is kept (a week).",
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, text: str | None) -> str | None:
+        for network in (text or "").split(","):
+            if network.strip():
+                ip_network(network.strip())
+        return text
+
+    @field_validator("service_url")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return url.rstrip("/") if url else url

@@ -6,6 +6,7 @@ append-only file, and what a worker held returns to the queue.
 """
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
@@ -14,12 +15,12 @@ import time
 from pathlib import Path
 
 from app.admin_token import keep_admin_token
-from app.client import ProblemError, ServiceClient, ServiceUnreachableError
 from app.core.config import Settings
 from app.embedded.child_process import ChildCommand, ChildKeeper, describe_end
 from app.embedded.preconditions import check_port, check_redis, locked_folder
 from app.embedded.redis_server import PrivateRedis
 from app.embedded.terminal import Terminal
+from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "cat.jpg"
 
@@ -45,6 +46,8 @@ class Supervisor:
         self._redis = redis
         self._lock = lock
         self._url = service_url(settings)
+        # They are made from the history.
+        self._has_webhooks = settings.queue.history_length > 0
         self._grace_seconds = settings.worker.grace_seconds + HAND_BACK_SECONDS
         self._environment = {
             **os.environ,
@@ -93,14 +96,14 @@ class Supervisor:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._start_children()
-                async with ServiceClient(self._url) as client:
+                async with AsyncClassifier(self._url) as client:
                     await self._wait_healthy(client)
                     answer = await self._classify_sample(client)
         except TimeoutError:
             self._fail(f"not ready after {START_SECONDS:.0f} s: see the lines above")
         except ProblemError as error:
             self._fail(f"the sample image could not be classified: {error}")
-        except ServiceUnreachableError as error:
+        except UnreachableError as error:
             self._fail(str(error))
         else:
             for keeper in self._keepers:
@@ -123,7 +126,10 @@ class Supervisor:
             await self._redis.wait_ready()
             self._syncing = asyncio.create_task(self._redis.keep_synced(self._terminal.say))
             self._terminal.release("redis", show=False)
-        for source, environment in (("api", self._api_environment), ("worker", self._environment)):
+        children = [("api", self._api_environment), ("worker", self._environment)]
+        if self._has_webhooks:
+            children.append(("webhooks", self._environment))
+        for source, environment in children:
             # -P: the working directory may hold an `app` of its own.
             arguments = [sys.executable, "-P", "-m", "app.cli", source]
             self._start(ChildCommand(source, arguments, environment))
@@ -144,32 +150,32 @@ class Supervisor:
         reason = f"{keeper.source} {describe_end(code)} before everything was ready"
         self._fail(reason, 2 if code == 2 else 1)
 
-    async def _wait_healthy(self, client: ServiceClient) -> None:
+    async def _wait_healthy(self, client: AsyncClassifier) -> None:
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:
-            health = await client.find_health()
-            if health and health["workers_available"]:
-                return
+            with contextlib.suppress(UnreachableError):
+                if (await client.health()).workers_available:
+                    return
             if time.monotonic() > patience:
                 self._terminal.say("the first start finds the fastest engine: this takes a while")
                 patience = float("inf")
             await asyncio.sleep(HEALTH_POLL_SECONDS)
 
-    async def _classify_sample(self, client: ServiceClient) -> str:
+    async def _classify_sample(self, client: AsyncClassifier) -> str:
         """The answer in words. Jobs from an earlier run go first: it does not wait for them all."""
         try:
             async with asyncio.timeout(SAMPLE_SECONDS):
-                result = await client.classify(SAMPLE, lambda _: None)
+                result = await client.classify(SAMPLE)
         except TimeoutError:
             return f"{SAMPLE.name} waits behind earlier jobs"
-        best = result["predictions"][0]
-        return f"{SAMPLE.name} → {best['class_name']} ({best['confidence']:.1%})"
+        best = result.predictions[0]
+        return f"{SAMPLE.name} → {best.class_name} ({best.confidence:.1%})"
 
     def _announce(self, seconds: float, answer: str) -> None:
         curl = shlex.join(["curl", "-F", f"file=@{SAMPLE}", f"{self._url}/classify"])
         self._terminal.say(f"ready after {seconds:.1f} s at {self._url}")
         self._terminal.say(answer)
-        self._terminal.say(f"documentation: {self._url}/docs; try it:")
+        self._terminal.say(f"web page: {self._url}/, documentation: {self._url}/docs; try it:")
         self._terminal.show(f"\n{curl}\n")
 
     async def _close(self) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 from typing import BinaryIO
 
-_COLOURS = {"up": 35, "api": 36, "worker": 32, "redis": 33}
+_COLOURS = {"up": 35, "api": 36, "worker": 32, "redis": 33, "webhooks": 34}
 
 
 class Terminal:

@@ -16,6 +16,7 @@ from app.core import keys
 from app.core.config import Settings
 from app.core.errors import IdempotencyKeyInUseError, ServiceError, StorageFullError
 from app.core.redis_client import find_policy_warning
+from app.jobs import webhook_reasons
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
 from app.jobs.batches import Batches
@@ -253,7 +254,9 @@ class JobService:
         pipeline.zcard(keys.DEAD)
         pipeline.hmget(keys.CACHE_COUNTS, *_COUNTED)
         pipeline.zcard(keys.CACHE_USE)
-        *answers, names, dead_letters, counts, entries = await pipeline.execute()
+        webhook_reasons.add_look(pipeline)
+        looks = await pipeline.execute()
+        *answers, names, dead_letters, counts, entries = looks[: -webhook_reasons.LOOKS]
         backlog = read_backlog(answers)
         workers = await self._read_heartbeats([name.decode() for name in names])
         reasons = [] if workers else ["no worker: accepted jobs wait until one starts"]
@@ -266,6 +269,7 @@ class JobService:
         if trouble:
             reasons.append(f"Redis refuses to write: {trouble}")
         reasons += [f"{worker.name}: {text}" for worker in workers for text in worker.reasons]
+        reasons += webhook_reasons.find_reasons(looks[-webhook_reasons.LOOKS :])
         cache = CacheCounts(*(int(count or 0) for count in (*counts, entries)))
         return ServiceHealth(
             True, backlog, dead_letters, cache if self._has_cache else None, workers, reasons

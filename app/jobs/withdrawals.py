@@ -26,6 +26,7 @@ class Withdrawal(IntEnum):
     ENDED = 2
     """It had ended before."""
     DONE = 3
+    """It is cancelled, or erased."""
     ASKED = 4
     """A worker has it, and will hear of it."""
 

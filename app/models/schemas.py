@@ -1,7 +1,7 @@
 """The wire: what requests and answers look like. Field texts and examples appear in /docs."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
@@ -190,6 +190,145 @@ class DeadLettersPurged(Message):
     """Dead letters are erased, their uploads too."""
 
     purged: int = Field(ge=0, description="How many.")
+
+
+_EXAMPLE_WEBHOOK: dict[str, JsonValue] = {
+    "webhook_id": "8d2e1f5c-7b0a-4c55-9a86-0a8b3c6e2f41",
+    "url": "https://example.com/hooks/images",
+    "events": ["job.completed", "job.failed"],
+    "enabled": True,
+    "created_at": _EXAMPLE_TIME,
+}
+EXAMPLE_DELIVERY_ID = "msg_3b0c44298fc1c149afbf4c8996fb9242"
+
+EventName = Literal["job.completed", "job.failed", "job.cancelled"]
+ALL_EVENTS: tuple[EventName, ...] = get_args(EventName)
+
+
+class WebhookRequest(BaseModel):
+    """What to register."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"url": "https://example.com/hooks/images"}]},
+    )
+
+    url: str = Field(
+        max_length=2000,
+        pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+        description="Where to POST events: `http://` or `https://`, at a public address, without "
+        "a user name or password.",
+    )
+    events: list[EventName] = Field(
+        list(ALL_EVENTS), min_length=1, description="What to tell of; everything by default."
+    )
+
+
+class Webhook(Message):
+    """Where events go."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_WEBHOOK]})
+
+    webhook_id: UUID
+    url: str
+    events: list[EventName]
+    enabled: bool = Field(
+        description="`false` once the receiver has answered 410 Gone: it gets nothing any more."
+    )
+    created_at: UtcTime
+    dropped: int = Field(
+        0, ge=0, description="Events that it missed because `WEBHOOK_MAX_PENDING` waited already."
+    )
+
+
+class WebhookCreated(Webhook):
+    """A new webhook with its secret, which is never shown again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _EXAMPLE_WEBHOOK | {"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDwBPzsVzKZZE="}
+            ]
+        }
+    )
+
+    secret: str = Field(description="What deliveries are signed with, and receivers check.")
+
+
+class WebhookSecret(Message):
+    """A webhook's new secret, which is never shown again."""
+
+    webhook_id: UUID
+    secret: str
+
+
+class WebhookList(Message):
+    """All webhooks."""
+
+    webhooks: list[Webhook] = Field(description="The oldest first.")
+
+
+class DeliveryAttempt(Message):
+    """One request to the receiver."""
+
+    attempt: int = Field(ge=1, description="Counted over the delivery's whole life.")
+    started_at: UtcTime
+    duration_ms: int = Field(ge=0)
+    status_code: int | None = Field(None, description="What the receiver answered, if it did.")
+    error: str | None = Field(
+        None,
+        description="Why there was no answer, or none that counts: `timed-out`, "
+        "`name-not-resolved`, `address-refused`, `connection-failed`, `redirect-refused`, "
+        "`unexpected-error`.",
+    )
+
+
+class Delivery(Message):
+    """One event for one webhook."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "delivery_id": EXAMPLE_DELIVERY_ID,
+                    "webhook_id": "8d2e1f5c-7b0a-4c55-9a86-0a8b3c6e2f41",
+                    "type": "job.completed",
+                    "job_id": EXAMPLE_ID,
+                    "status": "delivered",
+                    "created_at": _EXAMPLE_TIME,
+                    "ended_at": _EXAMPLE_TIME,
+                    "attempts": [
+                        {
+                            "attempt": 1,
+                            "started_at": _EXAMPLE_TIME,
+                            "duration_ms": 12,
+                            "status_code": 204,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    delivery_id: str = Field(description="The header `webhook-id` of every attempt.")
+    webhook_id: UUID
+    type: EventName
+    job_id: UUID
+    status: Literal["pending", "delivered", "failed"]
+    reason: str | None = Field(
+        None, description="Why it has failed: `attempts-exhausted` or `webhook-disabled`."
+    )
+    created_at: UtcTime
+    next_attempt_at: UtcTime | None = Field(None, description="When the next attempt is due.")
+    ended_at: UtcTime | None = None
+    attempts: list[DeliveryAttempt] = Field(description="The latest, oldest first.")
+
+
+class DeliveryList(Message):
+    """Some of the deliveries."""
+
+    deliveries: list[Delivery] = Field(description="The newest first.")
+    next_cursor: str | None = Field(description="Asks for the ones after these; null at the end.")
 
 
 class WorkerHealth(Message):

@@ -30,7 +30,13 @@ class Conversation:
         if self._is_endless:
             return
         self._requests.feed(chunk)
-        for words in _read(self._requests):
+        try:
+            requests = list(_read(self._requests))
+        except hiredis.ProtocolError:
+            # HTTP, say: passed on all the same.
+            self._is_endless = True
+            return
+        for words in requests:
             command = tuple(word.upper() for word in words[:2])
             if command[0] in _ENDLESS:
                 self._is_endless = True

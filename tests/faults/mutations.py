@@ -49,8 +49,8 @@ MUTATIONS = [
     Mutation(
         "lost doorbells are not rung again",
         "jobs/scripts/sweep.lua",
-        "ring_doorbells()",
-        "",
+        "conclude()",
+        "write_backlog() send_news()",
         "lose-doorbells",
     ),
 ]

@@ -18,7 +18,7 @@ local function list_job(id, owner)
   redis.call('ZADD', list, now * 1000 + math.min(accepted, 999), id)
 end
 
-local function write(id, record, owner)
+local function write(id, record)
   local optional = {}
   for _, field in ipairs({'deadline', 'watchers', 'bulk', 'content', 'options', 'batch', 'name', 'label'}) do
     if record[field] then
@@ -26,7 +26,7 @@ local function write(id, record, owner)
       optional[#optional + 1] = record[field]
     end
   end
-  enter(id, record, 'pending', 0, now, 'owner', owner, 'created', now, 'size', record.size,
+  enter(id, record, 'pending', 0, now, 'owner', record.owner, 'created', now, 'size', record.size,
     unpack(optional))
   if record.deadline then
     redis.call('ZADD', DEADLINES, record.deadline, id)
@@ -34,26 +34,26 @@ local function write(id, record, owner)
   if PAYLOADS_IN_REDIS then
     redis.call('PERSIST', PAYLOAD .. id)
   end
-  list_job(id, owner)
+  list_job(id, record.owner)
   change_backlog(1, record.size)
   jobs, bytes, accepted = jobs + 1, bytes + record.size, accepted + 1
 end
 
 -- Queue a job, unless another of the same content saves the work.
-local function queue_or_share(id, owner, record, content, is_fresh)
+local function queue_or_share(id, record, content, is_fresh)
   local answered = content and not is_fresh and find_answered(content, now)
   local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
   if answered then
-    write(id, record, owner)
+    write(id, record)
     copy_answer(id, record, answered, now)
     return ANSWERED
   elseif flight then
-    write(id, record, owner)
+    write(id, record)
     redis.call('RPUSH', FOLLOWERS .. flight, id)
     return JOINED
   end
   record.content = content
-  write(id, record, owner)
+  write(id, record)
   if content then
     redis.call('HSET', FLIGHTS, content, id)
   end
@@ -61,8 +61,8 @@ local function queue_or_share(id, owner, record, content, is_fresh)
   return ACCEPTED
 end
 
-local function accept(id, owner, record, content, is_fresh)
-  local verdict = queue_or_share(id, owner, record, content, is_fresh)
+local function accept(id, record, content, is_fresh)
+  local verdict = queue_or_share(id, record, content, is_fresh)
   if content then
     counts[verdict] = (counts[verdict] or 0) + 1
   end

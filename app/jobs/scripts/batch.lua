@@ -32,14 +32,15 @@ redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', now, 'total', (#AR
 for i = FIRST, #ARGV, WORDS do
   local id, failure = ARGV[i], given(ARGV[i + 5])
   local record = {
-    attempts = 0, progress = 0, size = failure and 0 or tonumber(ARGV[i + 1]), bulk = '1',
+    owner = owner, attempts = 0, progress = 0, size = failure and 0 or tonumber(ARGV[i + 1]),
+    bulk = '1',
     options = options, batch = batch, name = given(ARGV[i + 3]), label = given(ARGV[i + 4]),
   }
   if failure then
-    write(id, record, owner)
+    write(id, record)
     finish(id, record, 'failed', 0, 'error', failure, now)
   else
-    accept(id, owner, record, given(ARGV[i + 2]), is_fresh)
+    accept(id, record, given(ARGV[i + 2]), is_fresh)
   end
   ids[#ids + 1] = id
 end

@@ -154,13 +154,16 @@ local function conclude()
   send_news()
 end
 
--- Enter a state: the record, the history (capped, about), the live channel.
+-- Enter a state: the record, the history (capped, about), the live channel. Who reads of an end in
+-- the history may find no record any more: it says whose job that was.
 local function enter(id, record, state, progress, now, ...)
   redis.call('HSET', JOB .. id, 'state', state, 'progress', progress, 'stage', '',
     'updated', now, ...)
   if HISTORY_LENGTH > 0 then
+    local is_end = record.owner and state ~= 'pending' and state ~= 'processing'
     redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
-      'job', id, 'state', state, 'attempt', record.attempts)
+      'job', id, 'state', state, 'attempt', record.attempts,
+      unpack(is_end and {'owner', record.owner} or {}))
   end
   if record.batch then
     note_in_batch(id, record, state)
@@ -173,14 +176,14 @@ end
 local function read_record(id)
   local fields = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'holder', 'progress', 'claimed',
     'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content',
-    'watchers', 'cancel', 'options', 'batch')
+    'watchers', 'cancel', 'options', 'batch', 'owner')
   return {
     state = fields[1], attempts = fields[2] or 0, holder = fields[3],
     progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
     retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
     content = fields[13], watchers = fields[14], cancel = fields[15], options = fields[16],
-    batch = fields[17],
+    batch = fields[17], owner = fields[18],
   }
 end
 

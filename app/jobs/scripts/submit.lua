@@ -25,11 +25,12 @@ for i = 2, #ARGV, 11 do
     verdict = TAKEN
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
-      attempts = 0, progress = 0, size = size, deadline = patience > 0 and now + patience,
+      owner = ARGV[i + 1], attempts = 0, progress = 0, size = size,
+      deadline = patience > 0 and now + patience,
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
       options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
-    verdict = accept(id, ARGV[i + 1], record, content, ARGV[i + 7] == '1')
+    verdict = accept(id, record, content, ARGV[i + 7] == '1')
     if key then
       redis.call('SET', key, id .. ' ' .. ARGV[i + 10], 'PX', KEY_TTL)
     end

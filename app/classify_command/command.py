@@ -1,0 +1,128 @@
+"""`classifier classify`: images in, answers out."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack, suppress
+
+from app.classify_command.folder_watch import FolderWatch
+from app.classify_command.journal import Journal, NoJournal, open_journal
+from app.classify_command.formats import Format
+from app.classify_command.outputs import create_output
+from app.classify_command.progress import create_progress
+from app.classify_command.run import Run
+from app.classify_command.sources import Source, SourceError, find_sources
+from app.command_line import complain, stop
+from classifier_client import AsyncClassifier, ProblemError, UnreachableError
+from classifier_client.requests import Options
+
+
+def classify_sources(
+    arguments: list[str],
+    *,
+    url: str,
+    watched: str | None,
+    format: Format,
+    top_k: int | None,
+    threshold: float | None,
+    is_bulk: bool,
+    fresh: bool,
+) -> int:
+    """Classify what the arguments name, then what appears in the folder ``watched``.
+
+    Returns the exit code: 1 when an image could not be classified. Ends the command in one line
+    and with 2 when an argument is wrong or the service does not answer, with 130 after Ctrl-C.
+    """
+    options: Options = {}
+    if top_k is not None:
+        options["top_k"] = top_k
+    if threshold is not None:
+        options["threshold"] = threshold
+    if is_bulk:
+        options["priority"] = "bulk"
+    try:
+        return asyncio.run(_classify(arguments, url, watched, format, options, fresh))
+    except KeyboardInterrupt:
+        stop("interrupted; the same command goes on from here", 130)
+    except SourceError as error:
+        stop(error, 2)
+    except UnreachableError as error:
+        stop(f"{error}; `classifier up` starts one", 2)
+
+
+async def _classify(
+    arguments: list[str],
+    url: str,
+    watched: str | None,
+    format: Format,
+    options: Options,
+    fresh: bool,
+) -> int:
+    with ExitStack() as opened:
+        # Before the rest is looked for: what appears meanwhile belongs to one of the two.
+        watch = opened.enter_context(FolderWatch(watched)) if watched is not None else None
+        sources = find_sources(arguments)
+        await _probe(url)
+        journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
+        if known := journal.count_known():
+            complain(f"going on with an interrupted run that sent {known} images; --fresh does not")
+        output = create_output(format, endless=watch is not None)
+        progress = opened.enter_context(create_progress())
+        task = progress.add_task("classifying", total=None if watch else len(sources))
+        if watch:
+            # The second Ctrl-C is as deadly as ever.
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGINT, _stop_once, loop, watch)
+            complain(f"watching {watched}; Ctrl-C ends that")
+        answers = []
+        failed, is_final = False, True
+        async with AsyncClassifier(url) as client:
+            async for answer in Run(client, journal, options).classify(_chain(sources, watch)):
+                failed = failed or answer.problem is not None
+                is_final = is_final and answer.is_final
+                output.show(answer)
+                progress.advance(task)
+                if watch is None:
+                    answers.append(answer)
+        progress.stop()
+        if is_final:
+            journal.finish()
+        output.end(sorted(answers, key=lambda answer: answer.position))
+        return int(failed)
+
+
+async def _probe(url: str) -> None:
+    """Nobody shall try again and again where nothing answers. Raises :class:`UnreachableError`."""
+    async with AsyncClassifier(url, attempts=1) as client:
+        with suppress(ProblemError):
+            await client.ask("GET", "health/live")
+
+
+def _open_journal(
+    url: str,
+    options: Options,
+    sources: Iterable[Source],
+    watch: FolderWatch | None,
+    fresh: bool,
+) -> Journal:
+    if watch:
+        return NoJournal()  # stopping it is how it ends
+    roots = {source.root for source in sources if source.root is not None}
+    try:
+        return open_journal(url, options, roots, fresh=fresh)
+    except OSError as error:
+        complain(f"can't remember what is sent, should this be interrupted: {error}")
+        return NoJournal()
+
+
+async def _chain(sources: Iterable[Source], watch: FolderWatch | None) -> AsyncIterator[Source]:
+    for source in sources:
+        yield source
+    if watch:
+        async for source in watch.images():
+            yield source
+
+
+def _stop_once(loop: asyncio.AbstractEventLoop, watch: FolderWatch) -> None:
+    loop.remove_signal_handler(signal.SIGINT)
+    watch.stop()

@@ -1,0 +1,82 @@
+"""Which addresses deliveries may go to: public ones, and networks that the operator names.
+
+Whoever can register a webhook makes this service send requests. Without this guard those could
+reach what only the service can reach: other services of its network, the cloud's metadata.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
+
+from app.core.config import WebhookSettings
+from app.core.errors import InvalidRequestError, WebhookAddressError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_LONGEST_URL = 2000
+
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+# The last four bytes of these are an IPv4 address, which the network translates to (RFC 6052).
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+_HTTP_URL = TypeAdapter(AnyHttpUrl)
+
+
+class AddressGuard:
+    """Judges URLs, as far as one can without asking anybody, and addresses."""
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        texts = (settings.allowed_networks or "").split(",")
+        self._allowed = [ipaddress.ip_network(text.strip()) for text in texts if text.strip()]
+
+    def read_url(self, text: str) -> str:
+        """The URL as the WHATWG standard writes it, where ``http://0x7f.1`` is ``127.0.0.1``.
+
+        Raises :class:`InvalidRequestError` and :class:`WebhookAddressError`. Names are not
+        resolved: what they lead to may change, so that is checked at each connection.
+        """
+        if len(text) > _LONGEST_URL:
+            raise InvalidRequestError(f"url must have {_LONGEST_URL:,} characters at most.")
+        try:
+            url = _HTTP_URL.validate_python(text)
+        except ValidationError:
+            raise InvalidRequestError("url must be an http:// or https:// URL.") from None
+        if url.username is not None or url.password is not None:
+            raise InvalidRequestError(
+                "url must hold no user name or password: deliveries are signed instead."
+            )
+        host = (url.host or "").strip("[]").rstrip(".")
+        if host == "localhost" or host.endswith(".localhost"):
+            host = "127.0.0.1"
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            pass
+        else:
+            if not self.allows(address):
+                raise WebhookAddressError()
+        return urlsplit(str(url))._replace(fragment="").geturl()
+
+    def allows(self, address: Address) -> bool:
+        """Whether deliveries may go there."""
+        meant = _unwrap(address)
+        # Of another version it is in none.
+        return _is_public(meant) or any(meant in network for network in self._allowed)
+
+
+def _unwrap(address: Address) -> Address:
+    """The IPv4 address that one of IPv6 stands for, or itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_public(address: Address) -> bool:
+    # is_global leaves out private, loopback, link-local, unspecified, shared (CGNAT) addresses,
+    # documentation, Teredo.
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    return address.version == 4 or address in _PUBLIC_IPV6

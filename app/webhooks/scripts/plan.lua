@@ -1,0 +1,113 @@
+-- Turn what the history says of ended jobs into deliveries. That and the cursor move in one step, so
+-- each event is planned once, however many senders there are and whenever one dies.
+-- ARGV: entries to read at most
+-- Returns {webhooks that are registered, entries read, the cursor, deliveries dropped, since when
+-- events were lost, in ms, or nothing}
+local registered = redis.call('ZCARD', WEBHOOKS)
+if registered == 0 then
+  return {0, 0, '', 0}
+end
+local now = now_ms()
+local cursor = redis.call('GET', WEBHOOK_CURSOR) or '0-0'
+
+-- The history is cut at its beginning: while the cursor's entry is there, so is all that follows.
+local function find_loss()
+  local is_cut
+  if cursor == '0-0' then
+    is_cut = redis.call('XLEN', HISTORY) >= HISTORY_LENGTH
+  else
+    is_cut = #redis.call('XRANGE', HISTORY, cursor, cursor) == 0
+  end
+  return is_cut and tonumber(string.match(cursor, '^%d+'))
+end
+
+-- The enabled webhooks of an owner, read once.
+local known = {}
+
+local function webhooks_of(owner)
+  if not known[owner] then
+    known[owner] = {}
+    for _, id in ipairs(redis.call('ZRANGE', OWNER_WEBHOOKS .. owner, 0, -1)) do
+      local record = redis.call('HMGET', WEBHOOK .. id, 'enabled', 'events', 'created')
+      if record[1] == '1' then
+        table.insert(known[owner], {
+          id = id, events = ' ' .. record[2] .. ' ', created = tonumber(record[3]),
+          waiting = redis.call('ZCARD', WEBHOOK_DUE .. id), made = 0,
+        })
+      end
+    end
+  end
+  return known[owner]
+end
+
+local dropped = 0
+
+local function plan(webhook, entry, owner, job, kind, at)
+  if webhook.waiting >= MAX_PENDING then
+    redis.call('HINCRBY', WEBHOOK .. webhook.id, 'dropped', 1)
+    dropped = dropped + 1
+    return
+  end
+  -- The same for the same event and webhook: receivers tell repetitions by it.
+  local id = 'msg_' .. string.sub(redis.sha1hex(entry .. webhook.id), 1, 32)
+  redis.call('HSET', DELIVERY .. id, 'webhook', webhook.id, 'owner', owner, 'job', job,
+    'type', kind, 'time', at, 'state', 'pending', 'created', now, 'due', now, 'attempts', 0,
+    'tries', 0)
+  redis.call('ZADD', WEBHOOK_DUE .. webhook.id, now, id)
+  redis.call('ZADD', WEBHOOK_LOG .. webhook.id, redis.call('INCR', DELIVERY_NUMBER), id)
+  webhook.waiting, webhook.made = webhook.waiting + 1, webhook.made + 1
+end
+
+local function cut_log(webhook)
+  local excess = redis.call('ZCARD', WEBHOOK_LOG .. webhook.id) - LOG_LENGTH
+  local oldest = excess > 0 and redis.call('ZPOPMIN', WEBHOOK_LOG .. webhook.id, excess) or {}
+  for i = 1, #oldest, 2 do
+    if redis.call('HGET', DELIVERY .. oldest[i], 'state') ~= 'pending' then
+      redis.call('UNLINK', DELIVERY .. oldest[i])
+    end
+  end
+end
+
+local ENDS = {completed = true, failed = true, cancelled = true}
+
+local entries = redis.call('XRANGE', HISTORY, '(' .. cursor, '+', 'COUNT', ARGV[1])
+local lost_since = #entries > 0 and find_loss()
+for _, entry in ipairs(entries) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do
+    fields[entry[2][i]] = entry[2][i + 1]
+  end
+  -- Entries of earlier versions don't name the owner.
+  local owner = ENDS[fields.state]
+    and (fields.owner or redis.call('HGET', JOB .. fields.job, 'owner'))
+  if owner then
+    local kind, at = 'job.' .. fields.state, tonumber(string.match(entry[1], '^%d+'))
+    for _, webhook in ipairs(webhooks_of(owner)) do
+      if at >= webhook.created and string.find(webhook.events, ' ' .. kind .. ' ', 1, true) then
+        plan(webhook, entry[1], owner, fields.job, kind, at)
+      end
+    end
+  end
+end
+
+local made = 0
+for _, webhooks in pairs(known) do
+  for _, webhook in ipairs(webhooks) do
+    if webhook.made > 0 then
+      made = made + webhook.made
+      cut_log(webhook)
+      reschedule(webhook.id)
+    end
+  end
+end
+if #entries > 0 then
+  cursor = entries[#entries][1]
+  redis.call('SET', WEBHOOK_CURSOR, cursor)
+end
+if lost_since then
+  redis.call('SET', WEBHOOK_LOSS, lost_since, 'PX', LOSS_TTL)
+end
+if made > 0 then
+  ring()
+end
+return {registered, #entries, cursor, dropped, lost_since or nil}

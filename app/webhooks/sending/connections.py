@@ -1,0 +1,83 @@
+"""Connections to receivers: made to the very address that was checked.
+
+A name is resolved here, its addresses are judged, and the connection goes to one that passed. A
+DNS answer that changes between the check and the connection (rebinding) has nothing to change. The
+URL keeps the name, so the Host header, SNI and the certificate's check are about that.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import httpcore
+import httpx
+
+from app.webhooks.addresses import AddressGuard
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+
+# Receivers that get many events keep their connections; longer than this, half of them hang up.
+_KEEPALIVE_SECONDS = 5.0
+
+
+class NameNotResolvedError(Exception):
+    """Raised when a receiver's name leads nowhere."""
+
+
+class AddressRefusedError(Exception):
+    """Raised when a receiver's name leads only where deliveries must not go."""
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of a name, as the system knows them. Raises :class:`OSError`."""
+    loop = asyncio.get_running_loop()
+    answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # An IPv6 address may name an interface.
+    return [str(address[0]).partition("%")[0] for *_, address in answers]
+
+
+class CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Opens TCP connections to addresses that the guard allows."""
+
+    def __init__(self, guard: AddressGuard, resolver: Resolver) -> None:
+        self._guard = guard
+        self._resolver = resolver
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore's errors."""
+        failure: Exception = AddressRefusedError(host)
+        for address in await self._list_allowed(host, port):
+            try:
+                return await self._backend.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except httpcore.ConnectError as error:
+                failure = error
+        raise failure
+
+    async def _list_allowed(self, host: str, port: int) -> Sequence[str]:
+        try:
+            addresses = await self._resolver(host, port)
+        except (OSError, UnicodeError) as error:
+            raise NameNotResolvedError(host) from error
+        return [item for item in addresses if self._guard.allows(ipaddress.ip_address(item))]
+
+
+def create_pool(guard: AddressGuard, resolver: Resolver = resolve) -> httpcore.AsyncConnectionPool:
+    """Connections for one event loop. It knows neither redirects nor proxies."""
+    return httpcore.AsyncConnectionPool(
+        ssl_context=httpx.create_ssl_context(),
+        # Whoever sends bounds how many there are.
+        max_connections=None,
+        keepalive_expiry=_KEEPALIVE_SECONDS,
+        network_backend=CheckedBackend(guard, resolver),
+    )

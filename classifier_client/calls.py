@@ -1,0 +1,295 @@
+"""Every call to the service, as operations that either client performs (:mod:`.steps`)."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from classifier_client.answers import Answer, Document, Health, Job, Result, Status
+from classifier_client.errors import (
+    ClassifierError,
+    NotFinishedError,
+    ProblemError,
+    UnreachableError,
+)
+from classifier_client.event_stream import EventStream
+from classifier_client.images import ImageSource
+from classifier_client.persistence import Persistence, find_asked_pause, growing_pause, is_busy
+from classifier_client.requests import (
+    Options,
+    bearable_wait,
+    create_read,
+    create_subscription,
+    create_upload,
+    deadline_after,
+    quote_id,
+)
+from classifier_client.steps import (
+    Emit,
+    Hear,
+    Join,
+    Listen,
+    Operation,
+    Pause,
+    Request,
+    Start,
+    Stream,
+)
+
+AnswerType = TypeVar("AnswerType", bound=Answer)
+
+ATTEMPTS = 6  # pauses of 8 s in all after lost connections: an API process restarts in less
+CONCURRENCY = 16  # two full batches of the default size: one is worked on, one waits
+
+_ACCEPTED = httpx.codes.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one image of many: a result or an error."""
+
+    source: ImageSource
+    result: Result | None = None
+    error: ClassifierError | OSError | None = None
+
+
+class Calls:
+    """The calls to the service at ``url``; each request is tried ``attempts`` times at most."""
+
+    def __init__(self, url: str, attempts: int) -> None:
+        self._url = url
+        self._attempts = attempts
+        self._persistence = Persistence(url, attempts)
+
+    def submit(
+        self,
+        source: ImageSource,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Operation[Job]:
+        """Send an image; its job is classified in the background.
+
+        ``source``: a path, the bytes, or an open file. ``idempotency_key``: requests with the same
+        key, image and options are one job; by default each call has a key of its own, which makes
+        it safe to send the image again after a lost connection.
+
+        Raises :class:`ProblemError`, :class:`UnreachableError`, and :class:`OSError` when the file
+        can't be read.
+        """
+        request = create_upload(source, idempotency_key, options)
+        return (yield from self._call(request, Job.from_document))
+
+    def classify(
+        self,
+        source: ImageSource,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> Operation[Result]:
+        """Send an image and wait for its result, ``timeout`` seconds at most.
+
+        Raises what :meth:`submit` and :meth:`wait` do.
+        """
+        deadline = deadline_after(timeout)
+        seconds = bearable_wait(deadline)
+        request = create_upload(source, idempotency_key, options, seconds)
+        reply = yield from self._persistence.ask(request, deadline)
+        document = self._read(reply)
+        if reply.status_code != _ACCEPTED:
+            return self._understand(reply, document, Result.from_document)
+        job = self._understand(reply, document, Job.from_document)
+        if time.monotonic() < deadline:
+            yield from _hold_back(reply, seconds)
+        return (yield from self._wait(job.job_id, deadline))
+
+    def classify_many(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Stream[Outcome]:
+        """Classify images, ``concurrency`` of them at once; their outcomes in the images' order.
+
+        ``timeout``: seconds for each. ``sources`` is consumed as there is room, so it may be long.
+        """
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+        started: deque[Any] = deque()
+        for source in sources:
+            if len(started) == concurrency:
+                yield Emit((yield Join(started.popleft())))
+            started.append((yield Start(self._try(source, timeout, options))))
+        while started:
+            yield Emit((yield Join(started.popleft())))
+
+    def _try(
+        self, source: ImageSource, timeout: float | None, options: Options
+    ) -> Operation[Outcome]:
+        try:
+            result = yield from self.classify(source, timeout=timeout, **options)
+        except (ClassifierError, OSError) as error:
+            return Outcome(source, error=error)
+        return Outcome(source, result)
+
+    def status(self, job_id: str) -> Operation[Status]:
+        """Where a job is. Raises :class:`ProblemError`, :class:`UnreachableError`."""
+        return (
+            yield from self._call(create_read(f"status/{quote_id(job_id)}"), Status.from_document)
+        )
+
+    def result(self, job_id: str) -> Operation[Result]:
+        """What came of a job that has ended.
+
+        Raises :class:`NotFinishedError` when it has not, :class:`ProblemError` when it came to
+        nothing, :class:`UnreachableError`.
+        """
+        reply = yield from self._persistence.ask(create_read(f"result/{quote_id(job_id)}"))
+        document = self._read(reply)
+        if reply.status_code == _ACCEPTED:
+            raise NotFinishedError(job_id)
+        return self._understand(reply, document, Result.from_document)
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Operation[Result]:
+        """What came of a job, as soon as it has ended.
+
+        Raises :class:`NotFinishedError` after ``timeout`` seconds, :class:`ProblemError` when the
+        job failed or was cancelled, :class:`UnreachableError`.
+        """
+        return (yield from self._wait(job_id, deadline_after(timeout)))
+
+    def _wait(self, job_id: str, deadline: float) -> Operation[Result]:
+        while (seconds := bearable_wait(deadline)) > 0:
+            request = create_read(f"result/{quote_id(job_id)}", seconds)
+            reply = yield from self._persistence.ask(request, deadline)
+            document = self._read(reply)
+            if reply.status_code != _ACCEPTED:
+                return self._understand(reply, document, Result.from_document)
+            yield from _hold_back(reply, seconds)
+        raise NotFinishedError(job_id)
+
+    def events(self, job_id: str) -> Stream[Status]:
+        """Where a job is, now and at each change, until it has ended.
+
+        Reconnects when the connection breaks, and misses nothing by that but steps in between.
+        Raises :class:`ProblemError`, :class:`UnreachableError`.
+        """
+        stream = EventStream()
+        failures = 0
+        while True:
+            reply = None
+            try:
+                reply = yield Listen(create_subscription(job_id, stream.last_id))
+                if reply.status_code == httpx.codes.NO_CONTENT:
+                    return
+                if not is_busy(reply) or failures + 1 >= self._attempts:
+                    self._expect_events(reply)
+                    stream = EventStream(stream.last_id)
+                    heard = 0
+                    while chunk := (yield Hear()):
+                        heard += 1
+                        # Every stream begins with something, a broken service's too.
+                        failures = failures if heard == 1 else 0
+                        for data in stream.feed(chunk):
+                            failures = 0
+                            status = Status.from_document(json.loads(data))
+                            yield Emit(status)
+                            if status.has_ended():
+                                return
+                raise httpx.RemoteProtocolError("the events ended before the job did")
+            except httpx.TransportError as error:
+                pause = self._persistence.pause_after(failures, error).seconds
+            asked = find_asked_pause(reply) if reply is not None else None
+            yield Pause(asked or stream.retry_seconds or pause)
+            failures += 1
+
+    def cancel(self, job_id: str) -> Operation[Status]:
+        """Withdraw a job: one that waits never runs, one that runs is stopped if possible.
+
+        The status says which it was: ``cancelled``, or ``processing`` for one that may still end
+        otherwise. Raises :class:`ProblemError` when it has ended, :class:`UnreachableError`.
+        """
+        request = Request("POST", f"jobs/{quote_id(job_id)}/cancel")
+        return (yield from self._call(request, Status.from_document))
+
+    def delete(self, job_id: str) -> Operation[None]:
+        """Erase a job, its image and its result.
+
+        Raises :class:`ProblemError` when there is no such job any more, :class:`UnreachableError`.
+        """
+        reply = yield from self._persistence.ask(Request("DELETE", f"jobs/{quote_id(job_id)}"))
+        if reply.is_error:
+            self._read(reply)
+
+    def health(self) -> Operation[Health]:
+        """The state of the service, however bad; asked once. Raises :class:`UnreachableError`."""
+        reply = yield from Persistence(self._url, attempts=1).ask(create_read("health"))
+        return self._understand(reply, self._parse(reply), Health.from_document)
+
+    def ask(self, method: str, path: str) -> Operation[Document]:
+        """What the service answers to a request for which this client has no method.
+
+        ``path`` is relative to the service's address. Raises :class:`ProblemError`,
+        :class:`UnreachableError`.
+        """
+        reply = yield from self._persistence.ask(Request(method, path))
+        return self._read(reply)
+
+    def download(self, path: str) -> Operation[bytes]:
+        """What lies at ``path``, relative to the service's address. Raises as :meth:`ask` does."""
+        reply = yield from self._persistence.ask(create_read(path))
+        if reply.is_error:
+            self._read(reply)
+        return reply.content
+
+    def _call(
+        self, request: Request, read: Callable[[Document], AnswerType]
+    ) -> Operation[AnswerType]:
+        reply = yield from self._persistence.ask(request)
+        return self._understand(reply, self._read(reply), read)
+
+    def _expect_events(self, reply: httpx.Response) -> None:
+        if reply.is_error:
+            self._read(reply)
+        if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
+            raise UnreachableError(self._url, f"it answered {reply.status_code} without events")
+
+    def _read(self, reply: httpx.Response) -> Document:
+        """The document in an answer. Raises :class:`ProblemError` when that is an error."""
+        document = self._parse(reply)
+        if reply.is_error:
+            raise ProblemError(reply.status_code, document)
+        return document
+
+    def _parse(self, reply: httpx.Response) -> Document:
+        try:
+            document = reply.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise UnreachableError(self._url, f"it answered {reply.status_code} without JSON")
+        return document
+
+    def _understand(
+        self, reply: httpx.Response, document: Document, read: Callable[[Document], AnswerType]
+    ) -> AnswerType:
+        try:
+            return read(document)
+        except (KeyError, TypeError, ValueError):
+            reason = f"it answered {reply.status_code} with unknown JSON"
+            raise UnreachableError(self._url, reason) from None
+
+
+def _hold_back(reply: httpx.Response, asked_seconds: int) -> Operation[None]:
+    """Don't ask at once where the service did not wait as it was asked to."""
+    applied = reply.headers.get("Preference-Applied", "").partition("=")[2]
+    seconds = int(applied) if applied.isdecimal() else 0
+    if not seconds or reply.elapsed.total_seconds() < min(seconds, asked_seconds) / 2:
+        yield Pause(find_asked_pause(reply) or growing_pause(2))

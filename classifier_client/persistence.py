@@ -1,0 +1,84 @@
+"""Asking again: after lost connections, and when the service is busy and says when to come."""
+
+import math
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from classifier_client.errors import UnreachableError
+from classifier_client.steps import Operation, Pause, Request
+
+FIRST_PAUSE_SECONDS = 0.25
+# Whoever is asked to stay away for longer gets the answer instead.
+LONGEST_PAUSE_SECONDS = 60.0
+
+_BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+
+
+def find_asked_pause(reply: httpx.Response) -> float | None:
+    """Seconds until the service would like to be asked again, if it says so."""
+    text = reply.headers.get("Retry-After", "")
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return None
+
+
+def is_busy(reply: httpx.Response) -> bool:
+    """Whether the same request may be answered otherwise a little later.
+
+    A conflict is that when it has a time: a request with the same idempotency key is under way.
+    """
+    if reply.status_code == httpx.codes.CONFLICT:
+        return "Retry-After" in reply.headers
+    return reply.status_code in _BUSY
+
+
+class Persistence:
+    """Asks up to ``attempts`` times. The pauses grow twofold where the service names none."""
+
+    def __init__(self, url: str, attempts: int) -> None:
+        self._url = url
+        self._attempts = attempts
+
+    def ask(self, request: Request, deadline: float = math.inf) -> Operation[httpx.Response]:
+        """The answer, or the last refusal. Raises :class:`UnreachableError`.
+
+        ``deadline``: when no further attempt is made, on the monotonic clock.
+        """
+        failures = 0
+        while True:
+            try:
+                reply: httpx.Response = yield request
+            except httpx.TransportError as error:
+                yield self.pause_after(failures, error, deadline)
+            else:
+                if not is_busy(reply) or failures + 1 >= self._attempts:
+                    return reply
+                pause = find_asked_pause(reply)
+                if pause is None:
+                    pause = growing_pause(failures)
+                if pause > min(LONGEST_PAUSE_SECONDS, deadline - time.monotonic()):
+                    return reply
+                yield Pause(pause)
+            failures += 1
+
+    def pause_after(
+        self, failures: int, error: httpx.TransportError, deadline: float = math.inf
+    ) -> Pause:
+        """Before the next attempt. Raises :class:`UnreachableError` when that was the last."""
+        is_last = failures + 1 >= self._attempts or time.monotonic() >= deadline
+        if is_last or isinstance(error, httpx.UnsupportedProtocol):
+            raise UnreachableError(self._url, str(error) or type(error).__name__) from error
+        return Pause(growing_pause(failures))
+
+
+def growing_pause(failures: int) -> float:
+    """Seconds to wait after so many failures before this one."""
+    return min(FIRST_PAUSE_SECONDS * 2.0**failures, LONGEST_PAUSE_SECONDS)

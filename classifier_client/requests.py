@@ -1,0 +1,71 @@
+"""The requests that calls are made of."""
+
+import math
+import time
+from typing import Literal, TypedDict
+from urllib.parse import quote
+from uuid import uuid4
+
+from classifier_client.images import ImageSource, create_image
+from classifier_client.steps import ANSWER_SECONDS, Request
+
+WAIT_SECONDS = 60  # the most that a service waits unless it is told otherwise
+
+
+class Options(TypedDict, total=False):
+    """How an image is to be classified; the service's defaults where left out.
+
+    ``cancel_after``: seconds after which it is of no use any more.
+    """
+
+    priority: Literal["interactive", "bulk"]
+    top_k: int
+    threshold: float
+    model: str
+    cancel_after: int
+
+
+def create_upload(
+    source: ImageSource, idempotency_key: str | None, options: Options, wait_seconds: int = 0
+) -> Request:
+    """Send an image. Raises :class:`OSError` when an open file can't be read."""
+    key = idempotency_key or str(uuid4())
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    params = {name: str(value) for name, value in options.items() if name != "cancel_after"}
+    headers = {"Idempotency-Key": f'"{escaped}"', **_prefer(wait_seconds)}
+    if "cancel_after" in options:
+        headers["Cancel-After"] = f"{options['cancel_after']}s"
+    timeout_seconds = wait_seconds + ANSWER_SECONDS
+    return Request("POST", "classify", params, headers, create_image(source), timeout_seconds)
+
+
+def create_read(path: str, wait_seconds: int = 0) -> Request:
+    """Get what lies at ``path``, or at its end what is not there yet."""
+    timeout_seconds = wait_seconds + ANSWER_SECONDS
+    return Request("GET", path, headers=_prefer(wait_seconds), timeout_seconds=timeout_seconds)
+
+
+def create_subscription(job_id: str, last_id: str) -> Request:
+    """Follow a job from the event ``last_id`` on, or from now."""
+    seen = {"Last-Event-ID": last_id} if last_id else {}
+    headers = {"Accept": "text/event-stream", **seen}
+    return Request("GET", f"status/{quote_id(job_id)}/events", headers=headers)
+
+
+def quote_id(job_id: str) -> str:
+    """As part of a path, whatever is in it."""
+    return quote(str(job_id), safe="")
+
+
+def deadline_after(timeout: float | None) -> float:
+    """When so many seconds are over, on the monotonic clock; never for ``None``."""
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def bearable_wait(deadline: float) -> int:
+    """For how long to ask the service to wait, in whole seconds as it wants them; 0 after it."""
+    return math.ceil(min(max(deadline - time.monotonic(), 0), WAIT_SECONDS))
+
+
+def _prefer(wait_seconds: int) -> dict[str, str]:
+    return {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
