@@ -5,7 +5,8 @@ from typing import Any, Self
 
 import httpx
 
-PATIENCE_SECONDS = 20
+# Less than between two comments, or these would keep a test waiting for an event that never comes.
+PATIENCE_SECONDS = 12
 
 
 class EventSource:
@@ -26,7 +27,7 @@ class EventSource:
         self._client.close()
 
     def read_block(self) -> dict[str, str]:
-        """The fields up to the next empty line; a comment's name is empty. None at the end."""
+        """The fields up to the next empty line; a comment's name is empty. Empty at the end."""
         fields = {}
         for line in self._lines:
             if not line:
