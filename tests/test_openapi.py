@@ -179,6 +179,32 @@ def test_dead_letters_are_answered_as_documented(
         call("GET", "/{job_id}", 404, job_id)
 
 
+def test_batches_are_answered_as_documented(
+    fuzzed_schema: schemathesis.BaseSchema, redis_url: str
+) -> None:
+    def call(method: str, path: str, status: int, **parts: Any) -> Any:
+        case = fuzzed_schema[f"/batches{path}"][method].Case(**parts)
+        answer = case.call_and_validate(checks=applicable_checks())
+        assert answer.status_code == status
+        return answer
+
+    form = {"file": [SAMPLE.read_bytes(), b"no image"]}
+    batch = call("POST", "", 202, body=form, media_type="multipart/form-data").json()
+    refused = batch["jobs"][1]["job_id"]
+    case = fuzzed_schema["/result/{job_id}"]["GET"].Case(path_parameters={"job_id": refused})
+    assert case.call_and_validate(checks=applicable_checks()).status_code == 415
+    parameters = {"batch_id": batch["batch_id"]}
+    for method, path, status in (
+        ("GET", "/{batch_id}", 200),
+        ("GET", "/{batch_id}/results", 200),
+        ("POST", "/{batch_id}/cancel", 200),
+        ("POST", "/{batch_id}/cancel", 409),
+        ("DELETE", "/{batch_id}", 204),
+        ("GET", "/{batch_id}", 410),
+    ):
+        call(method, path, status, path_parameters=parameters)
+
+
 def test_webhooks_are_answered_as_documented(fuzzed_schema: schemathesis.BaseSchema) -> None:
     def call(method: str, path: str, status: int, **parts: Any) -> Any:
         case = fuzzed_schema[f"/webhooks{path}"][method].Case(**parts)

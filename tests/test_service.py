@@ -1,6 +1,7 @@
 """The whole service under load and under fire: real processes, real images, real signals."""
 
 import asyncio
+import json
 import os
 import signal
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.event_source import EventSource
 from tests.photographs import FOLDER, needs_photographs, read_reference
 from tests.service import RunningService, wait_until
 
@@ -178,3 +180,20 @@ def test_no_accepted_job_is_left_when_redis_is_killed_under_load(tmp_path: Path)
         assert set(asyncio.run(run())) == {"completed"}
     finally:
         service.stop()
+
+
+def test_a_batch_ends_with_a_line_for_each_image(service: RunningService) -> None:
+    images = [("file", (f"{number}.jpg", CAT)) for number in range(40)]
+    images.append(("file", ("bad.jpg", CAT[: len(CAT) // 2])))
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        batch = client.post("/batches", files=images).json()
+        with EventSource(f"{service.url}/batches/{batch['batch_id']}/events") as stream:
+            seen = stream.read_to_end()
+        answer = client.get(f"/batches/{batch['batch_id']}/results")
+    progress = [percent for _, percent in seen]
+    assert progress == sorted(progress) and seen[-1] == ("completed", 100)
+    lines = {line["filename"]: line for line in map(json.loads, answer.text.splitlines())}
+    assert lines.pop("bad.jpg")["problem"]["code"] == "truncated-image"
+    assert {line["status"] for line in lines.values()} == {"completed"}
+    assert len(lines) == 40
+    assert "cat" in lines["0.jpg"]["predictions"][0]["class_name"]

@@ -82,6 +82,11 @@ def batch(batch_id: str) -> str:
     return BATCH + batch_id
 
 
+def batch_jobs(batch_id: str) -> str:
+    """The key of the list of a batch's jobs."""
+    return BATCH_JOBS + batch_id
+
+
 def batch_ended(batch_id: str) -> str:
     """The key of the list of a batch's jobs that ended."""
     return BATCH_ENDED + batch_id

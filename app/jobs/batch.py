@@ -7,7 +7,7 @@ from enum import StrEnum
 from app.jobs.job import JobState
 
 MOST_IMAGES = 1000
-"""Redis runs nothing else while it accepts a batch: some 40 ms for so many (docs/api.md)."""
+"""Redis runs nothing else while it accepts a batch: up to 40 ms for so many (docs/api.md)."""
 
 
 class BatchState(StrEnum):

@@ -19,10 +19,15 @@ from app.core.config import (
     RetrySettings,
     Settings,
 )
+from app.jobs.admission import AdmissionGate
+from app.jobs.answer_options import DEFAULT_OPTIONS
+from app.jobs.batch import Batch, BatchImage
+from app.jobs.batches import Batches
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, Backlog, Claim, Job, Outcome, Reception, Submission
 from app.jobs.ledger import RedisLedger
+from app.jobs.live_batches import LiveBatches
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.redis_payloads import RedisPayloadIntake
 from app.jobs.withdrawals import Withdrawals
@@ -130,6 +135,41 @@ class LedgerUnderTest:
     def erase(self, job_id: str, owner: str = "anonymous") -> None:
         self.withdraw(lambda withdrawals: withdrawals.erase(job_id, owner))
 
+    def with_batches(self, ask: Callable[[Batches], Any]) -> Any:
+        """What a sender gets who asks something of batches."""
+
+        async def run() -> Any:
+            async with AsyncRedis.from_url(self.url) as client:
+                guard, settings = RedisGuard(), self.settings()
+                payloads = RedisPayloadIntake(client, guard)
+                gate = AdmissionGate(RedisIntake(client, settings, guard), payloads, settings.queue)
+                live = LiveBatches(client, settings, guard, "a-channel")
+                return await ask(Batches(client, settings, payloads, guard, gate, live))
+
+        return asyncio.run(run())
+
+    def submit_batch(
+        self,
+        images: Sequence[BatchImage],
+        batch_id: str | None = None,
+        is_fresh: bool = False,
+        owner: str = "anonymous",
+    ) -> str:
+        """Submit a batch that is accepted."""
+        batch_id = batch_id or str(uuid4())
+        self.with_batches(
+            lambda batches: batches.submit(batch_id, owner, images, DEFAULT_OPTIONS, is_fresh)
+        )
+        return batch_id
+
+    def get_batch(self, batch_id: str) -> Batch:
+        """A batch's record, which is there."""
+        return Batch.from_record(batch_id, self.redis.hgetall(keys.batch(batch_id)))
+
+    def ended_in_batch(self, batch_id: str) -> list[str]:
+        """The jobs of a batch that have a line in its results."""
+        return [word.decode() for word in self.redis.lrange(keys.batch_ended(batch_id), 0, -1)]
+
     # --- The worker's half ------------------------------------------------------------------------
 
     def claim(self, holder: str = "w", answer: Answer = ANSWER) -> list[Claim]:
@@ -224,6 +264,12 @@ class LedgerUnderTest:
 
     def let_dead_letter_grow_old(self, job_id: str) -> None:
         self.redis.zadd(keys.DEAD, {job_id: 1}, xx=True)
+
+
+def make_images(count: int, content: str = "", error: str = "") -> list[BatchImage]:
+    """Images of a batch that all have the same content, or the same error."""
+    size = 0 if error else UPLOAD_BYTES
+    return [BatchImage(str(uuid4()), size, content, "", "", error) for _ in range(count)]
 
 
 @contextmanager

@@ -3,23 +3,36 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from app.core import keys
-from app.core.errors import JobEndedError
-from app.jobs.job import Claim, DeathReason, JobState, Outcome, Priority, Stage
+from app.core.errors import BatchEndedError, JobEndedError
+from app.jobs.job import (
+    Claim,
+    DeathReason,
+    Job,
+    JobState,
+    Outcome,
+    Priority,
+    Stage,
+    render_error,
+)
 from tests.ledger.ledger_under_test import (
     LONG_MS,
     LedgerUnderTest,
     completed,
     failed,
+    make_images,
     retry,
     unprocessable,
 )
 
 BATCH_SIZE = 3
-STEPS = 250
+STEPS = 300
+OWNER = "anonymous"
+REFUSED = render_error("empty-file", "The file is empty.")
 UNFINISHED = (JobState.PENDING, JobState.PROCESSING)
 
 
@@ -34,6 +47,8 @@ class Chance:
         self._unwanted: frozenset[str] = frozenset()
         self.submitted: list[str] = []
         self.erased: list[str] = []
+        self.batches: dict[str, list[str]] = {}
+        self._retried: set[str] = set()
         self.verdicts: Counter[str] = Counter()
         self._events: list[Callable[[], None]] = [
             *[self._submit] * 4,
@@ -47,6 +62,9 @@ class Chance:
             self._report_progress,
             *[self._cancel] * 2,
             self._erase,
+            self._submit_batch,
+            self._cancel_batch,
+            self._erase_batch,
         ]
 
     def step(self) -> str:
@@ -55,10 +73,13 @@ class Chance:
         event()
         return event.__name__
 
+    def _make_id(self, kind: str) -> str:
+        return f"{kind}-{self._random.randbytes(8).hex()}"
+
     def _submit(self) -> None:
         patience_ms = self._random.choice((0, LONG_MS))
         size = self._random.randrange(1, 1000)
-        job_id = f"job-{self._random.randbytes(8).hex()}"
+        job_id = self._make_id("job")
         known = self.submitted and self._random.random() < 0.1
         if known:
             job_id = self._random.choice(self.submitted)
@@ -72,6 +93,38 @@ class Chance:
         )
         if accepted and not known:
             self.submitted.append(job_id)
+
+    def _submit_batch(self) -> None:
+        images = make_images(2, content=self._random.choice(("", "cat", "cow")))
+        images += make_images(self._random.randrange(2), error=REFUSED)
+        images += make_images(self._random.randrange(3))
+        # Ids of our own: the same seed shall make the same history.
+        images = [replace(image, job_id=self._make_id("job")) for image in images]
+        batch_id = self._under_test.submit_batch(images, self._make_id("batch"))
+        self.batches[batch_id] = [image.job_id for image in images]
+        self.submitted += self.batches[batch_id]
+
+    def _cancel_batch(self) -> None:
+        if self.batches:
+            batch_id = self._random.choice(list(self.batches))
+            has_ended = self._under_test.get_batch(batch_id).has_ended()
+            try:
+                self._under_test.with_batches(lambda batches: batches.cancel(batch_id, OWNER))
+            except BatchEndedError:
+                assert has_ended
+            else:
+                assert not has_ended
+                assert not self._under_test.get_batch(batch_id).counts[JobState.PENDING]
+
+    def _erase_batch(self) -> None:
+        if self.batches and self._random.random() < 0.3:
+            batch_id = self._random.choice(list(self.batches))
+            self._under_test.with_batches(lambda batches: batches.erase(batch_id, OWNER))
+            for job_id in self.batches.pop(batch_id):
+                assert self._under_test.find(job_id) is None
+                if job_id in self.submitted:
+                    self._forget(job_id)
+                    self.erased.append(job_id)
 
     def _claim(self) -> None:
         self._claims += self._under_test.claim(f"w{self._random.randrange(4)}")
@@ -146,6 +199,7 @@ class Chance:
         job_id = self._random.choice(dead)
         if self._random.random() < 0.7:
             self._under_test.retry_dead(job_id)
+            self._retried.add(job_id)
         else:
             self._under_test.purge_dead(job_id)
             self._forget(job_id)
@@ -176,11 +230,32 @@ class Chance:
         dead = {job.id for job in jobs if job.death_reason}
         assert set(self._under_test.members(keys.DEAD)) == dead
         assert self._under_test.bells() >= -(-sum(queue.values()) // BATCH_SIZE)
+        for batch_id, job_ids in self.batches.items():
+            self._assert_counted(batch_id, job_ids, unfinished)
         for job in jobs:
             if job.id not in unfinished:
                 end = f"{job.state} {job.death_reason} {job.error} {job.finished_ms}"
                 assert self._ended.setdefault(job.id, end) == end, "an end is the end"
                 self.verdicts[job.death_reason or job.error.get("code", "completed")] += 1
+
+    def _assert_counted(
+        self, batch_id: str, job_ids: list[str], unfinished: dict[str, Job]
+    ) -> None:
+        """What a batch says of its jobs is true, and it is kept until all have ended."""
+        batch = self._under_test.get_batch(batch_id)
+        left = [unfinished[job_id] for job_id in job_ids if job_id in unfinished]
+        assert batch.total == len(job_ids) == sum(batch.counts.values())
+        for state in UNFINISHED:
+            assert batch.counts[state] == [job.state for job in left].count(state)
+        lines = Counter(self._under_test.ended_in_batch(batch_id))
+        ended = set(job_ids) - {job.id for job in left}
+        assert set(lines) >= ended and set(lines.values()) <= {1}
+        # More than have ended: dead letters that were retried keep their lines.
+        assert set(lines) <= set(job_ids)
+        assert (self._under_test.redis.ttl(keys.batch(batch_id)) > 0) is not bool(left)
+        if left and not self._retried & set(job_ids):
+            kept = ended & set(self.submitted) - set(self._under_test.members(keys.DEAD))
+            assert {self._under_test.redis.ttl(keys.job(job_id)) for job_id in kept} <= {-1}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -197,5 +272,5 @@ def test_after_any_history_every_job_is_in_its_one_place(server_url: str, seed: 
             raise AssertionError(f"after {name}, step {number}") from error
     # A history in which nothing happens proves nothing.
     ends = {"completed", "undecodable-image", "deadline-exceeded", "unprocessable"}
-    ends |= {"job-cancelled"}
+    ends |= {"job-cancelled", "empty-file"}
     assert ends <= set(chance.verdicts)

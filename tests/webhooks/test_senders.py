@@ -62,7 +62,7 @@ def test_a_sender_that_is_killed_in_the_middle_loses_nothing(office: PostOffice)
 
 def test_a_sender_that_was_only_asleep_changes_nothing(office: PostOffice) -> None:
     late = threading.Event()
-    with run_receiver(Reply(500, after=late), Reply()) as receiver:
+    with run_receiver(Reply(204, after=late), Reply(500)) as receiver:
         office.register(receiver.url)
         with sender_process(office) as process:
             office.complete()
@@ -71,15 +71,18 @@ def test_a_sender_that_was_only_asleep_changes_nothing(office: PostOffice) -> No
             with run_sender(office.settings):
                 office.let_time_pass(HOUR_MS)
                 assert receiver.next().id == delivery_id
-                assert office.wait_for_end(delivery_id)["status"] == "delivered"
+                (attempt,) = office.wait_for_attempts(delivery_id, 1)["attempts"]
+                assert (attempt["attempt"], attempt["status_code"]) == (2, 500)
             late.set()
             process.send_signal(signal.SIGCONT)
             with run_receiver() as other:
                 office.register(other.url)
                 office.complete()
                 other.next()
+            process.send_signal(signal.SIGTERM)  # it reports what it has before it ends
+            assert process.wait(10) == 0
     delivery = office.delivery(delivery_id)
-    assert (delivery["status"], len(delivery["attempts"])) == ("delivered", 1)
+    assert (delivery["status"], len(delivery["attempts"])) == ("pending", 1)
 
 
 def test_a_sender_that_is_told_to_stop_ends_what_it_began(office: PostOffice) -> None:

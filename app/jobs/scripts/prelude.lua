@@ -74,19 +74,23 @@ local function write_backlog()
   more_jobs, more_bytes = 0, 0
 end
 
--- What the jobs of batches did in this script: how much the counts by state change, and who ended.
+-- What the jobs of batches did in this script: how much the counts by state change, who ended, and
+-- who of these has no line in the results yet.
 local batches = {}
 
 local function note_in_batch(id, record, state)
-  local changes = batches[record.batch] or {counts = {}, ended = {}}
+  local changes = batches[record.batch] or {counts = {}, ended = {}, lines = {}}
   batches[record.batch] = changes
   if record.state then
     changes.counts[record.state] = (changes.counts[record.state] or 0) - 1
   end
   changes.counts[state] = (changes.counts[state] or 0) + 1
-  -- Once, though a dead letter that was retried ends again: its line stays where readers saw it.
-  if state ~= 'pending' and state ~= 'processing' and redis.call('HSETNX', JOB .. id, 'line', 1) == 1 then
+  if state ~= 'pending' and state ~= 'processing' then
     changes.ended[#changes.ended + 1] = id
+    -- Once, though a dead letter that was retried ends again: its line stays where readers saw it.
+    if redis.call('HSETNX', JOB .. id, 'line', 1) == 1 then
+      changes.lines[#changes.lines + 1] = id
+    end
   end
 end
 
@@ -134,8 +138,8 @@ local function write_batches()
       end
       redis.call('HSET', record, 'updated', now_ms())
       redis.call('HINCRBY', record, 'changes', 1)
-      if #changes.ended > 0 then
-        redis.call('RPUSH', BATCH_ENDED .. batch, unpack(changes.ended))
+      if #changes.lines > 0 then
+        redis.call('RPUSH', BATCH_ENDED .. batch, unpack(changes.lines))
       end
       local counts = redis.call('HMGET', record, 'pending', 'processing', 'has_ended', 'watchers')
       local has_ended = (counts[1] or 0) + (counts[2] or 0) == 0
