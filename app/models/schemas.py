@@ -224,7 +224,8 @@ class WebhookRequest(BaseModel):
     events: list[EventName] = Field(
         list(ALL_EVENTS),
         min_length=1,
-        description="What to tell of; everything by default: each job, also those of batches, and each batch.",
+        description="What to tell of; everything by default: each job, those of batches "
+        "included, and each batch.",
     )
 
 

@@ -99,6 +99,20 @@ def test_a_cancelled_batch_is_told_once_all_of_it_has_ended(
     assert data == {name: document[name] for name in data}
 
 
+def test_a_batch_that_was_cancelled_too_late_is_told_as_completed(
+    post_office: PostOffice, desk: BatchDesk
+) -> None:
+    with run_receiver() as receiver:
+        post_office.register(receiver.url, *BATCH_EVENTS)
+        batch = desk.submit([IMAGE] * 2)
+        claims = desk.claim()
+        assert desk.client.post(f"/batches/{batch['batch_id']}/cancel").status_code == 202
+        desk.ledger.finish([Outcome.completed(claim, PREDICTIONS) for claim in claims])
+        data = next_data(receiver, "batch.completed")
+    assert data["completed"] == 2
+    assert desk.get(batch)["status"] == "completed"
+
+
 def test_jobs_that_were_cancelled_one_by_one_complete_their_batch(
     post_office: PostOffice, desk: BatchDesk
 ) -> None:

@@ -113,14 +113,14 @@ local function keep_batch(batch)
   end
 end
 
--- Who reads of it in the history may find no record any more, or one that has changed since: all that
--- there is to tell is in the entry.
+-- Who reads of it in the history may find no record any more, or one that has changed since: all
+-- that there is to tell is in the entry.
 local function note_batch_end(batch)
   if HISTORY_LENGTH == 0 then
     return
   end
-  local fields = redis.call('HMGET', BATCH .. batch, 'owner', 'cancel', 'total', 'completed', 'failed',
-    'cancelled')
+  local fields = redis.call('HMGET', BATCH .. batch, 'owner', 'cancel', 'total', 'completed',
+    'failed', 'cancelled')
   local counts = string.format('{"total":%d,"completed":%d,"failed":%d,"cancelled":%d}', fields[3],
     fields[4] or 0, fields[5] or 0, fields[6] or 0)
   -- As app.jobs.batch.Batch.state has it.

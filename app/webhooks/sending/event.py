@@ -27,7 +27,8 @@ def _describe_job(claim: DeliveryClaim, state: str, service_url: str | None) -> 
 
 
 def _describe_batch(claim: DeliveryClaim, state: str, service_url: str | None) -> dict[str, Any]:
-    data = {"batch_id": claim.subject_id, "status": state} | json.loads(claim.counts)
+    counts: dict[str, int] = json.loads(claim.counts)
+    data: dict[str, Any] = {"batch_id": claim.subject_id, "status": state, **counts}
     if service_url:
         # Of a batch that was cancelled, too: what came before stays.
         data["results_url"] = f"{service_url}/batches/{claim.subject_id}/results"
