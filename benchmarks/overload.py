@@ -76,7 +76,7 @@ async def watch_ends(redis_url: str, log: Log) -> AsyncIterator[None]:
                 for _, entries in answer:
                     for last, entry in entries:
                         state = entry[b"state"].decode()
-                        if state in ("completed", "failed"):
+                        if b"job" in entry and state in ("completed", "failed"):
                             log.ended.append(time.monotonic())
                             log.states[state] += 1
 

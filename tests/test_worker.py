@@ -70,7 +70,7 @@ class Commands:
 
     def history(self, job_id: str) -> list[bytes]:
         entries = self.redis.xrange(keys.HISTORY)
-        return [entry[b"state"] for _, entry in entries if entry[b"job"] == job_id.encode()]
+        return [entry[b"state"] for _, entry in entries if entry.get(b"job") == job_id.encode()]
 
     def stop(self) -> list[int]:
         for process in self._processes:

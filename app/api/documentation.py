@@ -60,8 +60,8 @@ TAGS = [
     {"name": "batches", "description": "Many images in one request, followed and read as one."},
     {
         "name": "webhooks",
-        "description": "The service POSTs to your URL when a job has ended, signed after Standard "
-        "Webhooks 1.0.0.",
+        "description": "The service POSTs to your URL when a job or a batch has ended, signed "
+        "after Standard Webhooks 1.0.0.",
     },
     {"name": "health", "description": "How the service is."},
     {

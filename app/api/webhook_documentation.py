@@ -94,8 +94,8 @@ def _responses(
 
 CREATE: dict[str, Any] = {
     "summary": "Register a webhook",
-    "description": "From now on the service POSTs an event to the URL when a job has ended. The "
-    "answer holds the secret that deliveries are signed with; it is shown this once.",
+    "description": "From now on the service POSTs an event to the URL when a job or a batch has "
+    "ended. The answer holds the secret that deliveries are signed with; it is shown this once.",
     "response_description": "The webhook is registered.",
     "response_model": WebhookCreated,
     "openapi_extra": _BODY,

@@ -201,7 +201,9 @@ _EXAMPLE_WEBHOOK: dict[str, JsonValue] = {
 }
 EXAMPLE_DELIVERY_ID = "msg_3b0c44298fc1c149afbf4c8996fb9242"
 
-EventName = Literal["job.completed", "job.failed", "job.cancelled"]
+EventName = Literal[
+    "job.completed", "job.failed", "job.cancelled", "batch.completed", "batch.cancelled"
+]
 ALL_EVENTS: tuple[EventName, ...] = get_args(EventName)
 
 
@@ -220,7 +222,10 @@ class WebhookRequest(BaseModel):
         "a user name or password.",
     )
     events: list[EventName] = Field(
-        list(ALL_EVENTS), min_length=1, description="What to tell of; everything by default."
+        list(ALL_EVENTS),
+        min_length=1,
+        description="What to tell of; everything by default: each job, those of batches "
+        "included, and each batch.",
     )
 
 
@@ -313,7 +318,8 @@ class Delivery(Message):
     delivery_id: str = Field(description="The header `webhook-id` of every attempt.")
     webhook_id: UUID
     type: EventName
-    job_id: UUID
+    job_id: UUID | None = Field(None, description="The job that has ended; null for a batch.")
+    batch_id: UUID | None = Field(None, description="The batch that has ended; null for a job.")
     status: Literal["pending", "delivered", "failed"]
     reason: str | None = Field(
         None, description="Why it has failed: `attempts-exhausted` or `webhook-disabled`."

@@ -13,6 +13,8 @@ class EventType(StrEnum):
     JOB_COMPLETED = "job.completed"
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
+    BATCH_COMPLETED = "batch.completed"
+    BATCH_CANCELLED = "batch.cancelled"
 
 
 class DeliveryState(StrEnum):
@@ -68,6 +70,9 @@ class Delivery:
     owner: str
     webhook_id: str
     job_id: str
+    """What has ended; empty if that was a batch."""
+    batch_id: str
+    """The same the other way round."""
     type: EventType
     state: DeliveryState
     reason: str
@@ -85,7 +90,8 @@ class Delivery:
             id=delivery_id,
             owner=fields["owner"],
             webhook_id=fields["webhook"],
-            job_id=fields["job"],
+            job_id=fields.get("job", ""),
+            batch_id=fields.get("batch", ""),
             type=EventType(fields["type"]),
             state=DeliveryState(fields["state"]),
             reason=fields.get("reason", ""),

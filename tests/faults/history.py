@@ -62,6 +62,9 @@ class History:
             start = b"(" + (self._last if isinstance(self._last, bytes) else self._last.encode())
             entries = client.xrange(keys.HISTORY, min=start, count=_ENTRIES_AT_ONCE)
             for entry_id, fields in entries:
+                self._last = entry_id
+                if b"job" not in fields:
+                    continue  # the end of a batch
                 attempt = fields.get(b"attempt")
                 self.courses[fields[b"job"].decode()].transitions.append(
                     Transition(
@@ -70,6 +73,5 @@ class History:
                         int(entry_id.split(b"-")[0]),
                     )
                 )
-                self._last = entry_id
             if len(entries) < _ENTRIES_AT_ONCE:
                 return

@@ -242,7 +242,7 @@ class LedgerUnderTest:
         return [
             (entry[b"state"].decode(), int(entry[b"attempt"]))
             for _, entry in self.redis.xrange(keys.HISTORY)
-            if entry[b"job"].decode() == job_id
+            if entry.get(b"job") == job_id.encode()
         ]
 
     def now_ms(self) -> int:

@@ -38,7 +38,8 @@ def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: Po
 
 def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
     document = office.client.post("/webhooks", json={"url": URL}).json()
-    assert document["events"] == ["job.completed", "job.failed", "job.cancelled"]
+    kinds = ["job.completed", "job.failed", "job.cancelled", "batch.completed", "batch.cancelled"]
+    assert document["events"] == kinds
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_there_are_only_so_many(settings: Settings) -> None:
 
 
 def test_a_wrong_method_is_told_the_right_ones(office: PostOffice) -> None:
-    for path, methods in [("", "GET, POST"), (f"/{UNKNOWN_ID}", "DELETE, GET")]:
+    for path, methods in [("", "GET, HEAD, POST"), (f"/{UNKNOWN_ID}", "DELETE, GET, HEAD")]:
         answer = office.client.put(f"/webhooks{path}")
         assert_problem(answer, 405, "method-not-allowed")
         assert answer.headers["allow"] == methods

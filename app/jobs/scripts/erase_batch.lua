@@ -14,10 +14,15 @@ end
 
 local now, mark = now_ms(), token .. ' ' .. owner
 local watchers = redis.call('HGET', BATCH .. batch, 'watchers')
+-- Those who watch hear that it is erased, and nothing before.
+redis.call('HDEL', BATCH .. batch, 'watchers')
+redis.call('HSETNX', BATCH .. batch, 'cancel', token)
 local ids = redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)
 for _, id in ipairs(ids) do
   erase_job(id, read_record(id), mark, now)
 end
+-- One that had not ended is cancelled by that.
+write_batches()
 redis.call('UNLINK', BATCH .. batch, BATCH_JOBS .. batch, BATCH_ENDED .. batch)
 redis.call('SET', ERASED .. batch, mark, 'PX', RESULT_TTL)
 tell_watchers(batch, watchers, true, BATCH .. batch)

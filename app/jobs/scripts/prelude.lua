@@ -113,6 +113,22 @@ local function keep_batch(batch)
   end
 end
 
+-- Who reads of it in the history may find no record any more, or one that has changed since: all
+-- that there is to tell is in the entry.
+local function note_batch_end(batch)
+  if HISTORY_LENGTH == 0 then
+    return
+  end
+  local fields = redis.call('HMGET', BATCH .. batch, 'owner', 'cancel', 'total', 'completed',
+    'failed', 'cancelled')
+  local counts = string.format('{"total":%d,"completed":%d,"failed":%d,"cancelled":%d}', fields[3],
+    fields[4] or 0, fields[5] or 0, fields[6] or 0)
+  -- As app.jobs.batch.Batch.state has it.
+  local is_cancelled = fields[2] and tonumber(fields[6] or 0) > 0
+  redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*', 'batch', batch,
+    'state', is_cancelled and 'cancelled' or 'completed', 'owner', fields[1], 'counts', counts)
+end
+
 local function write_batches()
   for batch, changes in pairs(batches) do
     local record = BATCH .. batch
@@ -129,6 +145,7 @@ local function write_batches()
       local has_ended = (counts[1] or 0) + (counts[2] or 0) == 0
       if has_ended and not counts[3] then
         redis.call('HSET', record, 'has_ended', 1)
+        note_batch_end(batch)
         let_batch_expire(batch)
       elseif counts[3] and not has_ended then
         -- An operator has retried one of its dead letters.

@@ -4,7 +4,7 @@
 -- sending already, …
 -- Returns {ms until something is due or -1, 1 if more is due than the sender may take, {delivery,
 -- webhook, attempt, attempts since the last replay, URL, secret, former secrets, event type, its
--- time, job, …}}
+-- time, job or batch, a batch's counts as JSON or '', …}}
 go_beyond_memory_limit()
 local now = now_ms()
 local free, most_of_one = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -40,7 +40,8 @@ end
 local claims, is_limited = {}, false
 
 local function give(id, webhook, about)
-  local record = redis.call('HMGET', DELIVERY .. id, 'attempts', 'tries', 'type', 'time', 'job')
+  local record = redis.call('HMGET', DELIVERY .. id, 'attempts', 'tries', 'type', 'time', 'job',
+    'batch', 'counts')
   if not record[1] then
     redis.call('ZREM', WEBHOOK_DUE .. webhook, id)
     return
@@ -49,7 +50,7 @@ local function give(id, webhook, about)
   redis.call('HSET', DELIVERY .. id, 'attempts', attempt, 'sending', 1)
   redis.call('ZADD', WEBHOOK_DUE .. webhook, now + LEASE, id)
   for _, word in ipairs({id, webhook, attempt, record[2], about[1], about[2], about[3] or '',
-    record[3], record[4], record[5]}) do
+    record[3], record[4], record[5] or record[6], record[7] or ''}) do
     claims[#claims + 1] = word
   end
   free = free - 1

@@ -1,5 +1,5 @@
--- Turn what the history says of ended jobs into deliveries. That and the cursor move in one step, so
--- each event is planned once, however many senders there are and whenever one dies.
+-- Turn what the history says of ended jobs and batches into deliveries. That and the cursor move in
+-- one step, so each event is planned once, however many senders there are and whenever one dies.
 -- ARGV: entries to read at most
 -- Returns {webhooks that are registered, entries read, the cursor, deliveries dropped, since when
 -- events were lost, in ms, or nothing}
@@ -42,7 +42,8 @@ end
 
 local dropped = 0
 
-local function plan(webhook, entry, owner, job, kind, at)
+-- `about`: fields that say what has ended.
+local function plan(webhook, entry, owner, kind, at, about)
   if webhook.waiting >= MAX_PENDING then
     redis.call('HINCRBY', WEBHOOK .. webhook.id, 'dropped', 1)
     dropped = dropped + 1
@@ -50,9 +51,9 @@ local function plan(webhook, entry, owner, job, kind, at)
   end
   -- The same for the same event and webhook: receivers tell repetitions by it.
   local id = 'msg_' .. string.sub(redis.sha1hex(entry .. webhook.id), 1, 32)
-  redis.call('HSET', DELIVERY .. id, 'webhook', webhook.id, 'owner', owner, 'job', job,
-    'type', kind, 'time', at, 'state', 'pending', 'created', now, 'due', now, 'attempts', 0,
-    'tries', 0)
+  redis.call('HSET', DELIVERY .. id, 'webhook', webhook.id, 'owner', owner, 'type', kind,
+    'time', at, 'state', 'pending', 'created', now, 'due', now, 'attempts', 0, 'tries', 0,
+    unpack(about))
   redis.call('ZADD', WEBHOOK_DUE .. webhook.id, now, id)
   redis.call('ZADD', WEBHOOK_LOG .. webhook.id, redis.call('INCR', DELIVERY_NUMBER), id)
   webhook.waiting, webhook.made = webhook.waiting + 1, webhook.made + 1
@@ -81,10 +82,13 @@ for _, entry in ipairs(entries) do
   local owner = ENDS[fields.state]
     and (fields.owner or redis.call('HGET', JOB .. fields.job, 'owner'))
   if owner then
-    local kind, at = 'job.' .. fields.state, tonumber(string.match(entry[1], '^%d+'))
+    local kind = (fields.batch and 'batch.' or 'job.') .. fields.state
+    local about = fields.batch and {'batch', fields.batch, 'counts', fields.counts}
+      or {'job', fields.job}
+    local at = tonumber(string.match(entry[1], '^%d+'))
     for _, webhook in ipairs(webhooks_of(owner)) do
       if at >= webhook.created and string.find(webhook.events, ' ' .. kind .. ' ', 1, true) then
-        plan(webhook, entry[1], owner, fields.job, kind, at)
+        plan(webhook, entry[1], owner, kind, at, about)
       end
     end
   end

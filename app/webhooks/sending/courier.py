@@ -1,7 +1,6 @@
 """One attempt to deliver: the request, its signature, and what follows from the answer."""
 
 import asyncio
-import json
 import logging
 import math
 import time
@@ -9,8 +8,8 @@ from dataclasses import dataclass
 
 import httpcore
 
-from app.core.clock import format_milliseconds
 from app.webhooks.sending.connections import AddressRefusedError, NameNotResolvedError
+from app.webhooks.sending.event import render_event
 from app.webhooks.sending.ledger import AttemptReport, DeliveryClaim, Verdict
 from app.webhooks.sending.retry_schedule import find_delay, read_retry_after
 from app.webhooks.signing import sign
@@ -80,7 +79,7 @@ class Courier:
             return _Answer(error="unexpected-error")
 
     async def _post(self, claim: DeliveryClaim) -> _Answer:
-        body = self._render(claim)
+        body = render_event(claim, self._service_url)
         headers = _create_headers(claim, body)
         async with self._pool.stream("POST", claim.url, headers=headers, content=body) as response:
             read = 0
@@ -96,15 +95,6 @@ class Courier:
             given = {name.lower(): value for name, value in response.headers}
             silence = read_retry_after(given.get(b"retry-after", b"").decode("latin-1").strip())
         return _Answer(status, None, silence)
-
-    def _render(self, claim: DeliveryClaim) -> bytes:
-        state = claim.type.removeprefix("job.")
-        data = {"job_id": claim.job_id, "status": state}
-        if self._service_url and state == "completed":
-            data["result_url"] = f"{self._service_url}/result/{claim.job_id}"
-        timestamp = format_milliseconds(claim.time_ms)
-        event = {"type": claim.type, "timestamp": timestamp, "data": data}
-        return json.dumps(event, separators=(",", ":")).encode()
 
 
 def _create_headers(claim: DeliveryClaim, body: bytes) -> list[tuple[str, str]]:

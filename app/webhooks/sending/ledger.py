@@ -19,7 +19,7 @@ PLAN_SIZE = 200
 # A wait for the history is done again after this, so that a dead connection is noticed.
 WAIT_SECONDS = 5.0
 
-_CLAIM_WORDS = 10
+_CLAIM_WORDS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class DeliveryClaim:
     secrets: tuple[str, ...]
     type: str
     time_ms: int
-    job_id: str
+    subject_id: str
+    """The job or the batch that has ended."""
+    counts: str
+    """How a batch's jobs ended, as a JSON object; empty for a job."""
 
 
 class Due(NamedTuple):
@@ -156,7 +159,8 @@ class SenderLedger:
 
 
 def _read_claim(words: Sequence[Any]) -> DeliveryClaim:
-    delivery_id, webhook_id, attempt, tries, url, secret, former, kind, time_ms, job_id = words
+    delivery_id, webhook_id, attempt, tries, url, secret, former, *event = words
+    kind, time_ms, subject_id, counts = event
     now_ms = time.time() * 1000
     valid = (pair.partition(":") for pair in former.split())
     return DeliveryClaim(
@@ -168,5 +172,6 @@ def _read_claim(words: Sequence[Any]) -> DeliveryClaim:
         secrets=(secret, *(text for text, _, until_ms in valid if int(until_ms) > now_ms)),
         type=kind,
         time_ms=int(time_ms),
-        job_id=job_id,
+        subject_id=subject_id,
+        counts=counts,
     )

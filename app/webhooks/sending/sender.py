@@ -1,4 +1,4 @@
-"""The sender: makes deliveries of what happens to jobs, and attempts each when it is due.
+"""The sender: makes deliveries of what ends, and attempts each when it is due.
 
 Nothing here asks again and again. It waits for the history to go on, for the bell that other
 processes ring, and for the moment at which the next delivery is due.
