@@ -3,8 +3,8 @@
 Each keeps the ``document`` that it was made from, for members that only a newer service knows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -59,11 +59,45 @@ class Status(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class ListedJob(Status):
+    """A job in a list: where it is, and when it was accepted."""
+
+    created_at: datetime
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        status = Status.from_document(document)
+        created_at = datetime.fromisoformat(document["created_at"])
+        return cls(
+            **{item.name: getattr(status, item.name) for item in fields(status)},
+            created_at=created_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage(Answer):
+    """Some jobs, and where those after them are: ``None`` behind the last."""
+
+    jobs: tuple[ListedJob, ...]
+    next_cursor: str | None
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        jobs = tuple(ListedJob.from_document(job) for job in document["jobs"])
+        return cls(document, jobs, document["next_cursor"])
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One class and how sure the model is of it, 0 to 1."""
 
     class_name: str
     confidence: float
+
+
+def read_predictions(documents: Iterable[Document]) -> tuple[Prediction, ...]:
+    """In the service's order, the most confident first."""
+    return tuple(Prediction(item["class_name"], item["confidence"]) for item in documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +131,7 @@ class Result(Answer):
         return cls(
             document,
             job_id=document["job_id"],
-            predictions=tuple(
-                Prediction(item["class_name"], item["confidence"])
-                for item in document["predictions"]
-            ),
+            predictions=read_predictions(document["predictions"]),
             processing_time=document["processing_time"],
             queue_time=document["queue_time"],
             created_at=datetime.fromisoformat(document["created_at"]),

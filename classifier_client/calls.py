@@ -1,49 +1,42 @@
 """Every call to the service, as operations that either client performs (:mod:`.steps`)."""
 
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import httpx
 
-from classifier_client.answers import Answer, Document, Health, Job, Result, Status
-from classifier_client.errors import (
-    ClassifierError,
-    NotFinishedError,
-    ProblemError,
-    UnreachableError,
+from classifier_client.answers import (
+    Document,
+    Health,
+    Job,
+    JobPage,
+    ListedJob,
+    Result,
+    State,
+    Status,
 )
-from classifier_client.event_stream import EventStream
+from classifier_client.batch_calls import BatchCalls
+from classifier_client.conversation import emit
+from classifier_client.errors import ClassifierError, NotFinishedError
 from classifier_client.images import ImageSource
-from classifier_client.persistence import Persistence, find_asked_pause, growing_pause, is_busy
+from classifier_client.persistence import Persistence, find_asked_pause, growing_pause
 from classifier_client.requests import (
     Options,
     bearable_wait,
     create_read,
-    create_subscription,
     create_upload,
     deadline_after,
     quote_id,
 )
-from classifier_client.steps import (
-    Emit,
-    Hear,
-    Join,
-    Listen,
-    Operation,
-    Pause,
-    Request,
-    Start,
-    Stream,
-)
-
-AnswerType = TypeVar("AnswerType", bound=Answer)
+from classifier_client.steps import Emit, Join, Operation, Pause, Request, Start, Stream
 
 ATTEMPTS = 6  # pauses of 8 s in all after lost connections: an API process restarts in less
 CONCURRENCY = 16  # two full batches of the default size: one is worked on, one waits
+
+_PAGE = 100  # the most jobs that the service lists at once
 
 _ACCEPTED = httpx.codes.ACCEPTED
 
@@ -57,13 +50,8 @@ class Outcome:
     error: ClassifierError | OSError | None = None
 
 
-class Calls:
-    """The calls to the service at ``url``; each request is tried ``attempts`` times at most."""
-
-    def __init__(self, url: str, attempts: int) -> None:
-        self._url = url
-        self._attempts = attempts
-        self._persistence = Persistence(url, attempts)
+class Calls(BatchCalls):
+    """All calls to the service at ``url``; those about batches are inherited."""
 
     def submit(
         self,
@@ -181,34 +169,23 @@ class Calls:
         Reconnects when the connection breaks, and misses nothing by that but steps in between.
         Raises :class:`ProblemError`, :class:`UnreachableError`.
         """
-        stream = EventStream()
-        failures = 0
+        path = f"status/{quote_id(job_id)}/events"
+        return self._follow(path, Status.from_document, emit)
+
+    def jobs(self, status: State | None = None) -> Stream[ListedJob]:
+        """Your jobs, newest first; only those with ``status``, if that is given.
+
+        They are asked for in pages, each when it is needed. Raises :class:`ProblemError`,
+        :class:`UnreachableError`.
+        """
+        params = {"limit": str(_PAGE)} | ({"status": status} if status else {})
         while True:
-            reply = None
-            try:
-                reply = yield Listen(create_subscription(job_id, stream.last_id))
-                if reply.status_code == httpx.codes.NO_CONTENT:
-                    return
-                if not is_busy(reply) or failures + 1 >= self._attempts:
-                    self._expect_events(reply)
-                    stream = EventStream(stream.last_id)
-                    heard = 0
-                    while chunk := (yield Hear()):
-                        heard += 1
-                        # Every stream begins with something, a broken service's too.
-                        failures = failures if heard == 1 else 0
-                        for data in stream.feed(chunk):
-                            failures = 0
-                            status = Status.from_document(json.loads(data))
-                            yield Emit(status)
-                            if status.has_ended():
-                                return
-                raise httpx.RemoteProtocolError("the events ended before the job did")
-            except httpx.TransportError as error:
-                pause = self._persistence.pause_after(failures, error).seconds
-            asked = find_asked_pause(reply) if reply is not None else None
-            yield Pause(asked or stream.retry_seconds or pause)
-            failures += 1
+            page = yield from self._call(Request("GET", "jobs", params), JobPage.from_document)
+            for job in page.jobs:
+                yield Emit(job)
+            if page.next_cursor is None:
+                return
+            params = params | {"cursor": page.next_cursor}
 
     def cancel(self, job_id: str) -> Operation[Status]:
         """Withdraw a job: one that waits never runs, one that runs is stopped if possible.
@@ -224,9 +201,7 @@ class Calls:
 
         Raises :class:`ProblemError` when there is no such job any more, :class:`UnreachableError`.
         """
-        reply = yield from self._persistence.ask(Request("DELETE", f"jobs/{quote_id(job_id)}"))
-        if reply.is_error:
-            self._read(reply)
+        yield from self._do(Request("DELETE", f"jobs/{quote_id(job_id)}"))
 
     def health(self) -> Operation[Health]:
         """The state of the service, however bad; asked once. Raises :class:`UnreachableError`."""
@@ -244,47 +219,7 @@ class Calls:
 
     def download(self, path: str) -> Operation[bytes]:
         """What lies at ``path``, relative to the service's address. Raises as :meth:`ask` does."""
-        reply = yield from self._persistence.ask(create_read(path))
-        if reply.is_error:
-            self._read(reply)
-        return reply.content
-
-    def _call(
-        self, request: Request, read: Callable[[Document], AnswerType]
-    ) -> Operation[AnswerType]:
-        reply = yield from self._persistence.ask(request)
-        return self._understand(reply, self._read(reply), read)
-
-    def _expect_events(self, reply: httpx.Response) -> None:
-        if reply.is_error:
-            self._read(reply)
-        if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
-            raise UnreachableError(self._url, f"it answered {reply.status_code} without events")
-
-    def _read(self, reply: httpx.Response) -> Document:
-        """The document in an answer. Raises :class:`ProblemError` when that is an error."""
-        document = self._parse(reply)
-        if reply.is_error:
-            raise ProblemError(reply.status_code, document)
-        return document
-
-    def _parse(self, reply: httpx.Response) -> Document:
-        try:
-            document = reply.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise UnreachableError(self._url, f"it answered {reply.status_code} without JSON")
-        return document
-
-    def _understand(
-        self, reply: httpx.Response, document: Document, read: Callable[[Document], AnswerType]
-    ) -> AnswerType:
-        try:
-            return read(document)
-        except (KeyError, TypeError, ValueError):
-            reason = f"it answered {reply.status_code} with unknown JSON"
-            raise UnreachableError(self._url, reason) from None
+        return (yield from self._do(create_read(path))).content
 
 
 def _hold_back(reply: httpx.Response, asked_seconds: int) -> Operation[None]:

@@ -40,17 +40,19 @@ def describe_connection(url: str, token: str | None) -> dict[str, Any]:
 def create_request(
     http: httpx.Client | httpx.AsyncClient, step: Request
 ) -> Iterator[httpx.Request]:
-    """The request of a step, with its image open. Raises :class:`OSError` when that can't be."""
+    """The request of a step, with its images open. Raises :class:`OSError` when that can't be."""
     with contextlib.ExitStack() as opened:
-        files = None
-        if step.image:
-            files = {"file": (step.image.filename, opened.enter_context(step.image.open()))}
+        files: list[Any] = []
+        for image in step.images:
+            file = opened.enter_context(contextlib.closing(image.open()))
+            files.append(("file", (image.filename, file)))
         yield http.build_request(
             step.method,
             step.path,
             params=step.params or None,
             headers=step.headers,
-            files=files,
+            files=files or None,
+            data={"custom_id": list(step.custom_ids)} if step.custom_ids else None,
             timeout=httpx.Timeout(
                 ANSWER_SECONDS, connect=_CONNECT_SECONDS, read=step.timeout_seconds
             ),

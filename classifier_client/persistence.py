@@ -14,7 +14,9 @@ FIRST_PAUSE_SECONDS = 0.25
 # Whoever is asked to stay away for longer gets the answer instead.
 LONGEST_PAUSE_SECONDS = 60.0
 
-_BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+_REFUSED = httpx.codes.TOO_MANY_REQUESTS
+_BUSY = frozenset({_REFUSED, httpx.codes.SERVICE_UNAVAILABLE})
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
 
 
 def find_asked_pause(reply: httpx.Response) -> float | None:
@@ -57,9 +59,14 @@ class Persistence:
             try:
                 reply: httpx.Response = yield request
             except httpx.TransportError as error:
+                if not request.is_repeatable and not isinstance(error, _NEVER_SENT):
+                    reason = f"{_describe(error)}; it may have got the request all the same"
+                    raise UnreachableError(self._url, reason) from error
                 yield self.pause_after(failures, error, deadline)
             else:
-                if not is_busy(reply) or failures + 1 >= self._attempts:
+                # A 503 may come after all was accepted, when the service lost sight of Redis.
+                may_repeat = request.is_repeatable or reply.status_code == _REFUSED
+                if not (may_repeat and is_busy(reply)) or failures + 1 >= self._attempts:
                     return reply
                 pause = find_asked_pause(reply)
                 if pause is None:
@@ -75,8 +82,12 @@ class Persistence:
         """Before the next attempt. Raises :class:`UnreachableError` when that was the last."""
         is_last = failures + 1 >= self._attempts or time.monotonic() >= deadline
         if is_last or isinstance(error, httpx.UnsupportedProtocol):
-            raise UnreachableError(self._url, str(error) or type(error).__name__) from error
+            raise UnreachableError(self._url, _describe(error)) from error
         return Pause(growing_pause(failures))
+
+
+def _describe(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
 
 
 def growing_pause(failures: int) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict
 from urllib.parse import quote
 from uuid import uuid4
@@ -12,16 +13,21 @@ from classifier_client.steps import ANSWER_SECONDS, Request
 WAIT_SECONDS = 60  # the most that a service waits unless it is told otherwise
 
 
-class Options(TypedDict, total=False):
+class AnswerOptions(TypedDict, total=False):
+    """Which answer is wanted; the service's defaults where left out."""
+
+    top_k: int
+    threshold: float
+    model: str
+
+
+class Options(AnswerOptions, total=False):
     """How an image is to be classified; the service's defaults where left out.
 
     ``cancel_after``: seconds after which it is of no use any more.
     """
 
     priority: Literal["interactive", "bulk"]
-    top_k: int
-    threshold: float
-    model: str
     cancel_after: int
 
 
@@ -36,7 +42,21 @@ def create_upload(
     if "cancel_after" in options:
         headers["Cancel-After"] = f"{options['cancel_after']}s"
     timeout_seconds = wait_seconds + ANSWER_SECONDS
-    return Request("POST", "classify", params, headers, create_image(source), timeout_seconds)
+    images = (create_image(source),)
+    return Request("POST", "classify", params, headers, images, timeout_seconds=timeout_seconds)
+
+
+def create_batch_upload(
+    sources: Iterable[ImageSource], custom_ids: Sequence[str], options: AnswerOptions
+) -> Request:
+    """Send many images. Raises :class:`OSError`, and :class:`ValueError` without any."""
+    images = tuple(create_image(source) for source in sources)
+    if not images:
+        raise ValueError("a batch needs at least one image")
+    params = {name: str(value) for name, value in options.items()}
+    return Request(
+        "POST", "batches", params, images=images, custom_ids=custom_ids, is_repeatable=False
+    )
 
 
 def create_read(path: str, wait_seconds: int = 0) -> Request:
@@ -45,16 +65,16 @@ def create_read(path: str, wait_seconds: int = 0) -> Request:
     return Request("GET", path, headers=_prefer(wait_seconds), timeout_seconds=timeout_seconds)
 
 
-def create_subscription(job_id: str, last_id: str) -> Request:
-    """Follow a job from the event ``last_id`` on, or from now."""
+def create_subscription(path: str, last_id: str) -> Request:
+    """Hear the events at ``path`` from ``last_id`` on, or from now."""
     seen = {"Last-Event-ID": last_id} if last_id else {}
     headers = {"Accept": "text/event-stream", **seen}
-    return Request("GET", f"status/{quote_id(job_id)}/events", headers=headers)
+    return Request("GET", path, headers=headers)
 
 
-def quote_id(job_id: str) -> str:
+def quote_id(identifier: str) -> str:
     """As part of a path, whatever is in it."""
-    return quote(str(job_id), safe="")
+    return quote(str(identifier), safe="")
 
 
 def deadline_after(timeout: float | None) -> float:

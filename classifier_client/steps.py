@@ -5,7 +5,7 @@ that the step ended in, and returns its value. Whoever performs the steps decide
 blocking and the asynchronous client share every operation and differ in nothing else.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,14 +21,17 @@ ANSWER_SECONDS = 30.0
 class Request:
     """Ask the service; comes to an :class:`httpx.Response` that was read.
 
-    ``path`` is relative to the service's address.
+    ``path`` is relative to the service's address. One that is not ``is_repeatable`` must not reach
+    the service twice.
     """
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    image: Image | None = None
+    images: Sequence[Image] = ()
+    custom_ids: Sequence[str] = ()
+    is_repeatable: bool = True
     timeout_seconds: float = ANSWER_SECONDS
 
 

@@ -227,7 +227,7 @@ def test_events_of_what_is_not_there_raise_the_problem(create_client: Create) ->
 
 def test_events_that_never_come_are_given_up(create_client: Create) -> None:
     with play(stream()) as (url, script):
-        with pytest.raises(UnreachableError, match="the events ended before the job did"):
+        with pytest.raises(UnreachableError, match="the events broke off"):
             list(create_client(url, attempts=3).events(JOB_ID))
     assert len(script.requests) == 3
 
