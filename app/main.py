@@ -79,11 +79,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configure_logging(settings.log.level, RequestIdFilter())
     client = create_async_client(settings.redis)
-    service = app.state.service = JobService(client, settings)
+    guard = RedisGuard()
+    service = app.state.service = JobService(client, settings, guard)
     app.state.status_feeds = EventFeeds(status_events.JobSource(service))
     app.state.batch_feeds = EventFeeds(BatchSource(service.batches))
     feeds = (app.state.status_feeds, app.state.batch_feeds)
-    guard = RedisGuard()
     app.state.webhooks = WebhookRegistry(client, settings, guard)
     app.state.deliveries = DeliveryLog(client, settings, guard)
     background = asyncio.create_task(_run(service, feeds))

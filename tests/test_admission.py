@@ -23,6 +23,7 @@ from app.core.redis_client import create_async_client
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
 from app.jobs.payload_stores import payload_folder
+from app.jobs.redis_guard import RedisGuard
 from app.jobs.service import JobService
 from app.main import create_app
 from tests.api_client import SAMPLE, assert_problem, png_head, submit
@@ -255,7 +256,7 @@ class TestRedisIsFull:
 
         async def run() -> None:
             async with create_async_client(settings.redis) as client:
-                service = JobService(client, settings)
+                service = JobService(client, settings, RedisGuard())
                 job_id = uuid4()
                 upload = service.create_upload(job_id)
                 await upload.write(SAMPLE.read_bytes())

@@ -244,7 +244,7 @@ def test_a_job_whose_acceptance_nobody_heard_of_keeps_its_upload_and_completes(
 
     async def run() -> None:
         async with create_async_client(settings.redis) as client:
-            service = JobService(client, settings)
+            service = JobService(client, settings, RedisGuard())
             first = service.create_upload(uuid4())
             await first.write(b"first")
             await service.submit(uuid4(), first, "anonymous")
@@ -271,7 +271,7 @@ def test_an_upload_that_never_reached_redis_is_left_to_the_sweeper_of_orphans(
 
     async def run() -> None:
         async with create_async_client(settings.redis) as client:
-            service = JobService(client, settings)
+            service = JobService(client, settings, RedisGuard())
             upload = service.create_upload(job_id)
             await upload.write(SAMPLE.read_bytes())
             proxy.swallow()

@@ -78,8 +78,9 @@ class ServiceHealth:
 class JobService:
     """One per API process. Raises :class:`ServiceUnavailableError` while Redis is away."""
 
-    def __init__(self, client: "redis.asyncio.Redis", settings: Settings) -> None:
-        guard = RedisGuard()
+    def __init__(
+        self, client: "redis.asyncio.Redis", settings: Settings, guard: RedisGuard
+    ) -> None:
         self._redis = client
         self._guard = guard
         self._has_cache = settings.result.cache_entries > 0
