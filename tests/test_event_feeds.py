@@ -218,3 +218,29 @@ def test_streams_end_when_the_server_stops_and_none_stays_open_then(server: Serv
     with server.listen("b") as stream:
         assert stream.response.status_code == 200
         assert stream.read_event() == {}
+
+
+def test_an_answer_that_breaks_keeps_nothing_from_the_others() -> None:
+    async def run() -> None:
+        feeds = EventFeeds(Counter())
+
+        async def fail(message: Message) -> None:
+            raise RuntimeError("broken")
+
+        readers = [Reader() for _ in range(3)]
+        for reader in readers:
+            reader.can_read.set()
+        with contextlib.ExitStack() as stack:
+            broken = Listener(fail)
+            feed = stack.enter_context(feeds.join("a", broken))
+            with contextlib.suppress(RuntimeError):
+                broken.open(feed, "")
+            for reader in readers:
+                stack.enter_context(listening(feeds, reader))
+            for number in (1, 2):
+                feed.publish(event(number))
+                await let_run()
+            assert {len(reader.frames) for reader in readers} == {len(readers[0].frames)}
+            assert all(event(2).frame == reader.frames[-1] for reader in readers)
+
+    asyncio.run(run())

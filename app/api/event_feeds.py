@@ -6,11 +6,14 @@ still counts, and whoever comes back needs no record of what was missed.
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from starlette.types import Message, Send
+
+logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 15.0
 
@@ -209,6 +212,11 @@ class EventFeeds:
 
     def _serve_group(self) -> None:
         for _ in range(min(len(self._due), _GROUP)):
-            self._due.popleft()()
+            step = self._due.popleft()
+            try:
+                step()
+            except Exception:
+                # One listener's trouble is not that of those behind it.
+                logger.exception("an event could not be sent")
         if self._due:
             asyncio.get_running_loop().call_soon(self._serve_group)
