@@ -7,6 +7,7 @@ from typing import Any
 import redis
 from httpx import Client, Response
 
+from app.core import keys
 from app.core.config import Settings
 from app.jobs.job import Answer, Claim, Outcome
 from app.jobs.ledger import RedisLedger
@@ -47,6 +48,10 @@ class BatchDesk:
         files: list[Any] = [("archive", ("all.zip", archive))]
         files += [("custom_id", (None, text)) for text in custom_ids]
         return self.client.post("/batches", files=files)
+
+    def assert_nothing_was_accepted(self) -> None:
+        assert self.uploads() == set()
+        assert self.redis.keys(keys.JOB + "*") == self.redis.keys(keys.BATCH + "*") == []
 
     def get(self, batch: dict[str, Any]) -> dict[str, Any]:
         response = self.client.get(f"/batches/{batch['batch_id']}")

@@ -76,7 +76,7 @@ def test_a_job_waits_in_the_queue_of_its_priority(
 def test_an_unknown_priority_is_refused(client: Client) -> None:
     response = client.post("/classify?priority=high", files={"file": SAMPLE.read_bytes()})
     document = assert_problem(response, 422, "invalid-request")
-    assert "interactive or bulk" in document["detail"]
+    assert "interactive, bulk" in document["detail"]
 
 
 def test_a_doorbell_is_rung(client: Client, settings: Settings) -> None:

@@ -1,10 +1,8 @@
 """Batches over HTTP: many images in one request, followed and read as one. No worker runs here."""
 
-import io
 import json
 import socket
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,19 +28,6 @@ UNKNOWN = "/batches/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
 def desk(settings: Settings) -> Iterator[BatchDesk]:
     with run_api(create_app(settings)) as url:
         yield BatchDesk(url, settings)
-
-
-def pack(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def assert_nothing_was_accepted(desk: BatchDesk) -> None:
-    assert desk.uploads() == set()
-    assert desk.redis.keys(keys.JOB + "*") == desk.redis.keys(keys.BATCH + "*") == []
 
 
 # --- POST /batches --------------------------------------------------------------------------------
@@ -128,7 +113,7 @@ def test_custom_ids_that_are_not_one_for_each_are_refused(
 ) -> None:
     document = assert_problem(desk.post([IMAGE] * 2, custom_ids), 422, "invalid-request")
     assert words in document["detail"]
-    assert_nothing_was_accepted(desk)
+    desk.assert_nothing_was_accepted()
 
 
 def test_a_request_without_images_is_refused(desk: BatchDesk) -> None:
@@ -139,12 +124,19 @@ def test_a_request_without_images_is_refused(desk: BatchDesk) -> None:
 
 def test_more_than_a_thousand_images_are_refused(desk: BatchDesk) -> None:
     assert_problem(desk.post([b"x"] * 1001), 422, "too-many-images")
-    assert_nothing_was_accepted(desk)
+    desk.assert_nothing_was_accepted()
 
 
 @pytest.mark.parametrize("query", ["?top_k=0", "?threshold=2"])
 def test_choices_out_of_range_are_refused(desk: BatchDesk, query: str) -> None:
     assert_problem(desk.post([IMAGE], query=query), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("header", ["Idempotency-Key", "Cancel-After"])
+def test_what_a_batch_does_not_keep_is_refused_not_left_aside(desk: BatchDesk, header: str) -> None:
+    answer = desk.client.post("/batches", files={"file": IMAGE}, headers={header: "30s"})
+    assert header in assert_problem(answer, 422, "invalid-request")["detail"]
+    desk.assert_nothing_was_accepted()
 
 
 def test_the_answers_choices_reach_every_job(desk: BatchDesk) -> None:
@@ -179,7 +171,7 @@ def test_a_batch_that_could_never_fit_is_told_so(settings: Settings) -> None:
 def test_a_full_redis_refuses_the_whole_batch(desk: BatchDesk) -> None:
     with memory_limit_reached(desk.redis):
         assert_problem(desk.post([IMAGE] * 3), 503, "storage-full")
-    assert_nothing_was_accepted(desk)
+    desk.assert_nothing_was_accepted()
 
 
 @pytest.mark.parametrize("whole_images", [1, 3])
@@ -193,7 +185,7 @@ def test_a_request_that_is_broken_off_leaves_nothing(desk: BatchDesk, whole_imag
         connection.sendall(head.encode() + body)
         wait_until(lambda: len(desk.uploads()) == whole_images)
     wait_until(lambda: not desk.uploads())
-    assert_nothing_was_accepted(desk)
+    desk.assert_nothing_was_accepted()
 
 
 def test_a_form_that_ends_too_early_is_refused(desk: BatchDesk) -> None:
@@ -204,7 +196,7 @@ def test_a_form_that_ends_too_early_is_refused(desk: BatchDesk) -> None:
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert_problem(response, 400, "malformed-upload")
-    assert_nothing_was_accepted(desk)
+    desk.assert_nothing_was_accepted()
 
 
 def test_identical_images_are_classified_once(settings: Settings) -> None:
@@ -231,125 +223,6 @@ def test_what_was_answered_before_leaves_no_upload(settings: Settings) -> None:
         batch = desk.submit([IMAGE, png_head(10, 10)])
         assert desk.get(batch)["completed"] == 1
         assert desk.uploads() - before == {batch["jobs"][1]["job_id"]}
-
-
-# --- Archives -------------------------------------------------------------------------------------
-
-
-def test_an_archive_is_a_batch(desk: BatchDesk) -> None:
-    archive = pack(
-        {
-            "holiday/": b"",
-            "holiday/one.jpg": IMAGE,
-            "__MACOSX/holiday/._one.jpg": b"x",
-            "holiday/.DS_Store": b"x",
-            "../../etc/passwd": png_head(10, 10),
-            "notes.txt": b"text",
-            "inner.zip": pack({"x.jpg": IMAGE}),
-        },
-        zipfile.ZIP_DEFLATED,
-    )
-    response = desk.send_archive(archive, ["a", "b", "c", "d"])
-    assert response.status_code == 202, response.text
-    batch = response.json()
-    names = [job["filename"] for job in batch["jobs"]]
-    assert names == ["holiday/one.jpg", "../../etc/passwd", "notes.txt", "inner.zip"]
-    assert [job["custom_id"] for job in batch["jobs"]] == ["a", "b", "c", "d"]
-    one, label, *_ = [job["job_id"] for job in batch["jobs"]]
-    assert desk.uploads() == {one, label}
-    assert (payload_folder(desk.settings) / one).read_bytes() == IMAGE
-    codes = [line["problem"]["code"] for line in desk.read_lines(batch)]
-    assert codes == ["unsupported-image"] * 2
-    assert list((desk.settings.data_dir / "spool").iterdir()) == []
-
-
-def encrypted() -> bytes:
-    """An archive whose only entry is marked as encrypted."""
-    archive = bytearray(pack({"a.jpg": IMAGE}))
-    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        archive[archive.index(signature) + offset] |= 1
-    return bytes(archive)
-
-
-def overlapping() -> bytes:
-    """A small archive whose thousand entries are all the same megabyte."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a", bytes(1 << 20))
-        entry = archive.infolist()[0]
-        archive.filelist.extend([entry] * 999)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("archive", "code", "words"),
-    [
-        (b"no zip file", "malformed-archive", "not a zip file"),
-        (b"", "malformed-archive", "not a zip file"),
-        (pack({"a.jpg": IMAGE})[:-30], "malformed-archive", "damaged"),
-        (encrypted(), "unsafe-archive", "encrypted"),
-        (pack({"a.jpg": IMAGE}, zipfile.ZIP_LZMA), "unsafe-archive", "deflate"),
-        (pack({"a": bytes(30_000_000)}, zipfile.ZIP_DEFLATED), "unsafe-archive", "100 times"),
-        (overlapping(), "unsafe-archive", "100 times"),
-        (pack({str(n): b"x" for n in range(1001)}), "too-many-images", "1,000 images"),
-        (pack({str(n): b"" for n in range(20_000)}), "too-many-images", "too many entries"),
-        (pack({}), "missing-file", "Send images"),
-    ],
-    ids=[
-        "text",
-        "empty",
-        "cut",
-        "encrypted",
-        "lzma",
-        "bomb",
-        "overlap",
-        "1001",
-        "20000",
-        "nothing",
-    ],
-)
-def test_archives_that_are_no_good_are_refused(
-    desk: BatchDesk, archive: bytes, code: str, words: str
-) -> None:
-    document = assert_problem(desk.send_archive(archive), 422, code)
-    assert words in document["detail"]
-    assert_nothing_was_accepted(desk)
-
-
-def test_an_archive_that_unpacks_to_more_than_may_wait_is_refused(settings: Settings) -> None:
-    update = {
-        "queue": QueueSettings(max_bytes=3 * len(IMAGE)),
-        "limits": LimitSettings(file_size=2 * len(IMAGE)),
-    }
-    with run_api(create_app(settings.model_copy(update=update))) as url:
-        response = BatchDesk(url, settings).send_archive(pack({str(n): IMAGE for n in range(4)}))
-    assert "unpacks to more than" in assert_problem(response, 422, "unsafe-archive")["detail"]
-
-
-def test_a_damaged_entry_fails_alone(desk: BatchDesk) -> None:
-    archive = bytearray(pack({"good.jpg": IMAGE, "bad.jpg": IMAGE}))
-    archive[archive.rindex(IMAGE[-100:]) + 50] ^= 0xFF
-    batch = desk.send_archive(bytes(archive)).json()
-    good, bad = [job["job_id"] for job in batch["jobs"]]
-    (line,) = desk.read_lines(batch)
-    assert (line["job_id"], line["problem"]["code"]) == (bad, "malformed-image")
-    assert desk.uploads() == {good}
-
-
-def test_an_entry_that_is_too_large_fails_alone(settings: Settings) -> None:
-    limits = LimitSettings(file_size=len(IMAGE))
-    with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
-        desk = BatchDesk(url, settings)
-        archive = pack({"good.jpg": IMAGE, "large.jpg": IMAGE + b"x"})
-        (line,) = desk.read_lines(desk.send_archive(archive).json())
-    assert (line["filename"], line["problem"]["code"]) == ("large.jpg", "file-too-large")
-
-
-@pytest.mark.parametrize("fields", [("archive", "file"), ("file", "archive"), ("archive",) * 2])
-def test_images_beside_an_archive_are_refused(desk: BatchDesk, fields: tuple[str, str]) -> None:
-    files = [(field, ("x", pack({"a": IMAGE}))) for field in fields]
-    assert_problem(desk.client.post("/batches", files=files), 422, "invalid-request")
-    assert_nothing_was_accepted(desk)
 
 
 # --- Following and reading ------------------------------------------------------------------------

@@ -37,6 +37,9 @@ CUSTOM_ID_FIELD = "custom_id"
 # Headers of parts, and small fields nobody reads.
 _OVERHEAD_BYTES = 8 * 1024 * 1024
 
+# What may arrive between two looks whether there is room.
+_LOOK_BYTES = 8 * 1024 * 1024
+
 # Uploads without a job are erased after an hour, by whoever sweeps.
 _LONGEST_SECONDS = 1800.0
 
@@ -109,12 +112,16 @@ class IncomingBatch:
 
     async def _receive_parts(self, request: Request, largest_body: int) -> None:
         parser = PushMultipartParser(read_boundary(request))
-        body_bytes = 0
+        body_bytes = looked_at = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
             if body_bytes > largest_body:
                 raise BatchTooLargeError()
+            if body_bytes - looked_at > _LOOK_BYTES:
+                # Others fill disk and queue as well, and a body may not announce its length.
+                await self._service.admit(0)
+                looked_at = body_bytes
             # The last one is empty, which to the form would mean that the body ends here.
             for event in parser.parse(chunk) if chunk else ():
                 if isinstance(event, MultipartSegment):

@@ -17,7 +17,12 @@ from app.api.event_stream import EventStream
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
-from app.core.errors import BatchNotFoundError, QueueFullError, StorageFullError
+from app.core.errors import (
+    BatchNotFoundError,
+    InvalidRequestError,
+    QueueFullError,
+    StorageFullError,
+)
 from app.jobs.batches import Batches
 from app.jobs.job import Job
 
@@ -26,6 +31,9 @@ router = create_router("batches", prefix="/batches")
 # Records in one round trip: some 100 KB, which nobody has to wait for.
 _PIECE = 100
 
+# What an upload takes and a batch does not.
+_NOT_TAKEN = ("Idempotency-Key", "Cancel-After")
+
 # A batch takes seconds at least.
 _RETRY_AFTER_SECONDS = "2"
 
@@ -33,6 +41,10 @@ _RETRY_AFTER_SECONDS = "2"
 @router.post("", status_code=202, **documentation.SUBMIT)
 async def submit_batch(request: Request) -> Response:
     service, settings = get_service(request), get_settings(request)
+    for name in _NOT_TAKEN:
+        if name in request.headers:
+            # Left aside in silence it would be a promise that nobody keeps.
+            raise InvalidRequestError(f"A batch takes no {name} header.")
     cache_use = read_cache_use(request, settings)
     options = await read_answer_options(request)
     batch_id = uuid4()

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 
 from app.api.header_lists import list_items
-from app.core.errors import InvalidRequestError
+from app.api.query_parameters import read_choice
 from app.jobs.job import Priority
 
 
@@ -29,9 +29,4 @@ def read_priority(request: Request) -> Priority:
     """The query's ``priority``. Raises :class:`InvalidRequestError` for an unknown one."""
     if not request.scope["query_string"]:
         return Priority.INTERACTIVE
-    text = request.query_params.get("priority", Priority.INTERACTIVE)
-    try:
-        return Priority(text)
-    except ValueError:
-        allowed = " or ".join(Priority)
-        raise InvalidRequestError(f"The query parameter priority must be {allowed}.") from None
+    return read_choice(request, "priority", Priority) or Priority.INTERACTIVE

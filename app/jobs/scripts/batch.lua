@@ -1,7 +1,7 @@
 -- Accept the images of a batch: all of them or, where there is no room for all, none.
 -- ARGV: batch id, owner, whether all must be classified anew (1 or 0), how the answers shall look or
--- '', then for each job id, upload's bytes, the digest of its content or '', its file's name or '', the sender's label or '', the error of
--- an image that was refused on its way or '', …
+-- '', then for each job id, upload's bytes, the digest of its content or '', its file's name or '',
+-- the sender's label or '', the error of an image that was refused on its way or '', …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', whether they were accepted
 -- (1 or 0), ids of jobs that have ended: their uploads can go …}
 local batch, owner, is_fresh = ARGV[1], ARGV[2], ARGV[3] == '1'
