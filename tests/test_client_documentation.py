@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from classifier_client import Classifier
 from tests.service import RunningService, clean_environment
 from tests.test_cli import SAMPLES, run
 
@@ -18,6 +19,8 @@ EXPECTED = [
     r"photos/coffee.jpg espresso\nphotos/rocket.jpg .+\n",
     r"(pending 0\n)?(processing \d+\n)*completed 100\nPrediction\(class_name='.*cat', .*\)\n",
     r".*cat\ncat.jpg [\da-f-]{36}\nphotos/rocket.jpg [\da-f-]{36}\n",
+    r"coffee.jpg espresso\nrocket.jpg .+\n",
+    r"a-1 2\n(\d+ %\n)*100 %\na-[12] completed\n",
     r"unsupported-image 415 None The file is neither JPEG nor PNG.*\n",
 ]
 
@@ -47,3 +50,6 @@ def test_examples_print_what_they_should(
 def test_the_page_names_each_method_and_option() -> None:
     for option in re.findall(r"--[a-z-]{3,}", run("classify", "--help").stdout):
         assert option in PAGE or option in ("--help", "--url", "--json")
+    methods = {name for name in vars(Classifier) if not name.startswith("_")} - {"close"}
+    assert "classify_batch" in methods
+    assert {name for name in methods if f"`{name}`" not in PAGE} == set()
