@@ -7,6 +7,7 @@ from app.core.errors import (
     BadRequestError,
     DeliveryNotFoundError,
     InvalidRequestError,
+    NotJsonError,
     ServiceError,
     ServiceUnavailableError,
     StorageFullError,
@@ -102,6 +103,7 @@ CREATE: dict[str, Any] = {
     "responses": _responses(
         201,
         BadRequestError,
+        NotJsonError,
         InvalidRequestError,
         WebhookAddressError,
         TooManyWebhooksError,

@@ -11,7 +11,7 @@ from app.api import webhook_documentation as documentation
 from app.api.direct_route import create_answer, create_router
 from app.api.job_paths import ANONYMOUS
 from app.core.clock import to_datetime
-from app.core.errors import BadRequestError, InvalidRequestError
+from app.core.errors import BadRequestError, InvalidRequestError, NotJsonError
 from app.models import schemas
 from app.webhooks.deliveries import DeliveryLog
 from app.webhooks.registry import WebhookRegistry
@@ -19,6 +19,7 @@ from app.webhooks.webhook import Delivery, EventType, Webhook
 
 router = create_router("webhooks", prefix="/webhooks")
 
+_JSON = "application/json"
 _LARGEST_BODY_BYTES = 16_384
 _CURSOR = re.compile(r"[1-9][0-9]{0,15}")
 _LIMIT = re.compile(r"[1-9][0-9]?|100")
@@ -103,6 +104,8 @@ async def rotate_webhook_secret(request: Request) -> Response:
 
 
 async def _read_wish(request: Request) -> schemas.WebhookRequest:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+        raise NotJsonError()
     body = b""
     async for chunk in request.stream():
         body += chunk

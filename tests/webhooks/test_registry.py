@@ -16,6 +16,7 @@ from examples.webhook_receiver import VerificationError, verify
 URL = "https://example.com/hooks"
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 DAY_MS = 86_400_000
+JSON = {"Content-Type": "application/json"}
 
 
 def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: PostOffice) -> None:
@@ -59,8 +60,26 @@ def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
 def test_what_can_not_be_meant_is_refused(
     office: PostOffice, body: bytes, status: int, code: str
 ) -> None:
-    assert_problem(office.client.post("/webhooks", content=body), status, code)
+    answer = office.client.post("/webhooks", content=body, headers=JSON)
+    assert_problem(answer, status, code)
     assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
+)
+def test_what_any_web_page_may_send_registers_nothing(office: PostOffice, kind: str | None) -> None:
+    headers = {"Origin": "https://evil.example"} | ({"Content-Type": kind} if kind else {})
+    body = b'{"url": "https://evil.example/hook"}'
+    answer = office.client.post("/webhooks", content=body, headers=headers)
+    assert_problem(answer, 415, "not-json")
+    assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+def test_json_may_say_its_charset(office: PostOffice) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    body = b'{"url": "https://example.com/hook"}'
+    assert office.client.post("/webhooks", content=body, headers=headers).status_code == 201
 
 
 def test_there_are_only_so_many(settings: Settings) -> None:
