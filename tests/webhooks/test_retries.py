@@ -123,6 +123,45 @@ def test_gone_disables_the_webhook_and_ends_what_waits(post_office: PostOffice) 
     assert len(post_office.deliveries()) == 2
 
 
+def test_what_is_under_way_when_a_webhook_is_disabled_ends_as_it_ends(
+    post_office: PostOffice,
+) -> None:
+    gate = threading.Event()
+    with run_receiver(Reply(204, after=gate), Reply(410), Reply(204)) as receiver:
+        webhook_id = post_office.register(receiver.url)["webhook_id"]
+        post_office.complete()
+        slow = receiver.next().id
+        post_office.complete()
+        assert post_office.wait_for_end(receiver.next().id)["reason"] == "webhook-disabled"
+        with run_receiver() as other:
+            # The sender has looked at what is due since.
+            post_office.register(other.url)
+            post_office.complete()
+            post_office.wait_for_end(other.next().id)
+        assert post_office.client.get(f"/webhooks/{webhook_id}").json()["enabled"] is False
+        assert post_office.delivery(slow)["status"] == "pending"
+        gate.set()
+        delivery = post_office.wait_for_end(slow)
+        wait_until(lambda: not post_office.redis.exists(keys.WEBHOOKS_DUE))
+    assert (delivery["status"], delivery["reason"]) == ("delivered", None)
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [204]
+
+
+def test_what_nobody_reports_on_when_a_webhook_is_disabled_has_failed(
+    post_office: PostOffice,
+) -> None:
+    never = threading.Event()
+    with run_receiver(Reply(204, after=never), Reply(410)) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        lost = receiver.next().id
+        post_office.complete()
+        post_office.wait_for_end(receiver.next().id)
+        post_office.let_time_pass(HOUR_MS)
+        assert post_office.wait_for_end(lost)["reason"] == "webhook-disabled"
+        never.set()
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_receiver_that_asks_for_silence_gets_it(post_office: PostOffice, status: int) -> None:
     with run_receiver(Reply(status, {"Retry-After": "1800"}), Reply()) as receiver:
