@@ -105,6 +105,24 @@ def test_an_answer_without_end_is_not_read(post_office: PostOffice) -> None:
     assert "xxx" not in str(delivery)
 
 
+@pytest.mark.parametrize(("status", "end"), [(200, "delivered"), (410, "failed")])
+def test_the_status_counts_even_if_the_rest_never_comes(
+    office: PostOffice, status: int, end: str
+) -> None:
+    webhook = office.settings.webhook.model_copy(update={"timeout_seconds": 0.5})
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    never = threading.Event()
+    reply = Reply(status, body=b"ok", body_after=never)
+    with run_receiver(reply) as receiver, run_sender(settings):
+        office.register(receiver.url)
+        office.complete()
+        delivery = office.wait_for_attempts(receiver.next().id, 1)
+        never.set()
+    (attempt,) = delivery["attempts"]
+    assert (attempt["status_code"], attempt["error"]) == (status, None)
+    assert delivery["status"] == end
+
+
 def test_gone_disables_the_webhook_and_ends_what_waits(post_office: PostOffice) -> None:
     with run_receiver(Reply(500), Reply(410)) as receiver:
         webhook_id = post_office.register(receiver.url)["webhook_id"]
