@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.api import webhook_documentation as documentation
 from app.api.direct_route import create_answer, create_router
 from app.api.job_paths import ANONYMOUS
+from app.api.version_prefix import link_to
 from app.core.clock import to_datetime
 from app.core.errors import BadRequestError, InvalidRequestError, NotJsonError
 from app.models import schemas
@@ -42,7 +43,9 @@ async def create_webhook(request: Request) -> Response:
     events = [EventType(name) for name in dict.fromkeys(wish.events)]
     webhook, secret = await registry.create(ANONYMOUS, wish.url, events)
     document = schemas.WebhookCreated(**_describe(webhook).model_dump(), secret=secret)
-    return create_answer(document, 201, {"Location": f"/webhooks/{webhook.id}"})
+    return create_answer(
+        document, 201, {"Location": link_to(request.scope, f"/webhooks/{webhook.id}")}
+    )
 
 
 @router.get("", **documentation.LIST)

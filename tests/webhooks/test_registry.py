@@ -9,7 +9,7 @@ from app.core.config import Settings
 from app.main import create_app
 from tests.api_client import assert_problem
 from tests.api_server import run_api
-from tests.webhooks.post_office import PostOffice, run_sender
+from tests.webhooks.post_office import HOUR_MS, PostOffice, run_sender
 from tests.webhooks.receiver import Reply, run_receiver
 from examples.webhook_receiver import VerificationError, verify
 
