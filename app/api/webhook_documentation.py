@@ -171,8 +171,8 @@ GET_DELIVERY: dict[str, Any] = {
 
 REPLAY: dict[str, Any] = {
     "summary": "Send a delivery again",
-    "description": "Under the same `webhook-id`, with all its retries. One that waits for its next "
-    "attempt is sent at once.",
+    "description": "Under the same `webhook-id`, with all its retries. It is sent at once, even "
+    "if the receiver has asked for silence, or again if it is being sent just now.",
     "response_description": "It will be sent.",
     "response_model": Delivery,
     "openapi_extra": _DELIVERY_ID,

@@ -1,6 +1,8 @@
 """Webhooks and deliveries over HTTP."""
 
 import base64
+import threading
+from datetime import datetime
 
 import pytest
 
@@ -35,6 +37,11 @@ def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: Po
     assert_problem(office.client.get(path), 404, "webhook-not-found")
     assert_problem(office.client.delete(path), 404, "webhook-not-found")
     assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+def test_links_keep_the_version(office: PostOffice) -> None:
+    answer = office.client.post("/v1/webhooks", json={"url": URL})
+    assert answer.headers["location"] == f"/v1/webhooks/{answer.json()['webhook_id']}"
 
 
 def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
@@ -153,6 +160,52 @@ def test_a_delivery_is_sent_again_on_request(post_office: PostOffice) -> None:
 
 def test_one_that_waits_is_sent_at_once_on_request(post_office: PostOffice) -> None:
     with run_receiver(Reply(500), Reply()) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        post_office.wait_for_attempts(delivery_id, 1)
+        post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        assert receiver.next().id == delivery_id
+        assert post_office.wait_for_end(delivery_id)["status"] == "delivered"
+
+
+def test_one_that_waits_gets_all_its_retries_on_request(post_office: PostOffice) -> None:
+    with run_receiver(Reply(500)) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        post_office.wait_for_attempts(delivery_id, 1)
+        for count in range(2, 4):
+            post_office.let_time_pass(HOUR_MS)
+            post_office.wait_for_attempts(delivery_id, count)
+        post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        delivery = post_office.wait_for_attempts(delivery_id, 4)
+    started = datetime.fromisoformat(delivery["attempts"][-1]["started_at"])
+    pause = datetime.fromisoformat(delivery["next_attempt_at"]) - started
+    assert pause.total_seconds() < 60  # after a fourth failure it would be two hours
+
+
+@pytest.mark.parametrize("first", [204, 500])
+def test_one_that_is_being_sent_is_sent_again_on_request(
+    post_office: PostOffice, first: int
+) -> None:
+    gate = threading.Event()
+    with run_receiver(Reply(first, after=gate), Reply()) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        answer = post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        assert answer.status_code == 202
+        gate.set()
+        assert receiver.next().id == delivery_id
+        delivery = post_office.wait_for_attempts(delivery_id, 2)
+        assert post_office.wait_for_end(delivery_id)["status"] == "delivered"
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [first, 204]
+    assert receiver.is_quiet()
+
+
+def test_a_receiver_that_asked_for_silence_is_sent_to_on_request(post_office: PostOffice) -> None:
+    with run_receiver(Reply(503, {"Retry-After": "3600"}), Reply()) as receiver:
         post_office.register(receiver.url)
         post_office.complete()
         delivery_id = receiver.next().id

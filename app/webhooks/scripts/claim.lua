@@ -57,6 +57,7 @@ local function give(id, webhook, about)
   end
   local attempt = record[1] + 1
   redis.call('HSET', DELIVERY .. id, 'attempts', attempt, 'sending', 1)
+  redis.call('HDEL', DELIVERY .. id, 'again')
   redis.call('ZADD', WEBHOOK_DUE .. webhook, now + LEASE, id)
   for _, word in ipairs({id, webhook, attempt, record[2], about[1], about[2], about[3] or '',
     record[3], record[4], record[5] or record[6], record[7] or ''}) do
