@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pytest
 
+from app.core import keys
 from app.core.config import WebhookSettings
 from app.core.config import Settings
 from app.main import create_app
@@ -244,6 +245,22 @@ def test_deliveries_are_listed_newest_first_by_pages_and_by_webhook(
     assert by_webhook == {first: jobs[::-1], second: jobs[:0:-1]}
     assert [item["job_id"] for item in post_office.deliveries(webhook_id=second)] == jobs[:0:-1]
     assert post_office.deliveries(webhook_id=UNKNOWN_ID) == []
+
+
+def test_expired_deliveries_leave_no_gaps_in_the_list(post_office: PostOffice) -> None:
+    with run_receiver() as receiver:
+        webhook_id = post_office.register(receiver.url)["webhook_id"]
+        ids = []
+        for _ in range(5):
+            post_office.complete()
+            ids.append(receiver.next().id)
+            post_office.wait_for_end(ids[-1])
+    for delivery_id in ids[1:4]:
+        post_office.redis.delete(keys.DELIVERY + delivery_id)
+    page = post_office.client.get("/webhooks/deliveries", params={"limit": 2}).json()
+    assert [item["delivery_id"] for item in page["deliveries"]] == [ids[4], ids[0]]
+    assert page["next_cursor"] is None
+    assert post_office.redis.zcard(keys.WEBHOOK_LOG + webhook_id) == 2
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "cursor=x", "cursor=-1"])
