@@ -30,11 +30,7 @@ from app.models.schemas import (
 
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 100
-
-EXPECTED = {
-    "limit": f"a number from 1 to {LARGEST_LIMIT}",
-    "cursor": "what next_cursor said",
-}
+LARGEST_CURSOR = 9_999_999_999_999_999
 
 _BODY = {
     "requestBody": {

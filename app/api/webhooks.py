@@ -1,6 +1,5 @@
 """Webhooks: register where events go, see what was delivered, send it again."""
 
-import re
 from typing import cast
 
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from starlette.responses import Response
 from app.api import webhook_documentation as documentation
 from app.api.direct_route import create_answer, create_router
 from app.api.job_paths import ANONYMOUS
+from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
 from app.core.clock import to_datetime
 from app.core.errors import BadRequestError, InvalidRequestError, NotJsonError
@@ -22,8 +22,6 @@ router = create_router("webhooks", prefix="/webhooks")
 
 _JSON = "application/json"
 _LARGEST_BODY_BYTES = 16_384
-_CURSOR = re.compile(r"[1-9][0-9]{0,15}")
-_LIMIT = re.compile(r"[1-9][0-9]?|100")
 
 
 def _get_registry(request: Request) -> WebhookRegistry:
@@ -57,8 +55,11 @@ async def list_webhooks(request: Request) -> Response:
 @router.get("/deliveries", **documentation.LIST_DELIVERIES)
 async def list_deliveries(request: Request) -> Response:
     webhooks = await _get_registry(request).list_all(ANONYMOUS)
-    limit = _find_number(request, "limit", _LIMIT) or documentation.DEFAULT_LIMIT
-    before = _find_number(request, "cursor", _CURSOR)
+    limit = read_number(
+        request, "limit", documentation.DEFAULT_LIMIT, 1, documentation.LARGEST_LIMIT
+    )
+    # Numbers begin at 1: without a cursor, from the newest on.
+    before = read_number(request, "cursor", 0, 1, documentation.LARGEST_CURSOR) or None
     wanted = request.query_params.getlist("webhook_id")
     ids = [webhook.id for webhook in webhooks if not wanted or webhook.id in wanted]
     page = await _get_log(request).list_newest(ids, limit, before)
@@ -126,15 +127,6 @@ async def _read_wish(request: Request) -> schemas.WebhookRequest:
 
 def _read_id(request: Request) -> str:
     return str(request.path_params["webhook_id"])
-
-
-def _find_number(request: Request, name: str, pattern: re.Pattern[str]) -> int | None:
-    texts = request.query_params.getlist(name)
-    if not texts:
-        return None
-    if len(texts) == 1 and pattern.fullmatch(texts[0]):
-        return int(texts[0])
-    raise InvalidRequestError(f"{name}: {documentation.EXPECTED[name]}.")
 
 
 def _describe(webhook: Webhook) -> schemas.Webhook:
