@@ -217,7 +217,8 @@ class WebhookRequest(BaseModel):
 
     url: str = Field(
         max_length=2000,
-        pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+        # Documented alone: the check of addresses refuses the rest in words.
+        json_schema_extra={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
         description="Where to POST events: `http://` or `https://`, at a public address, without "
         "a user name or password.",
     )

@@ -112,6 +112,12 @@ def test_registration_refuses_what_is_no_plain_url(office: PostOffice, url: str)
     assert_problem(answer, 422, "invalid-request")
 
 
+def test_a_url_that_is_no_web_address_is_refused_in_words(office: PostOffice) -> None:
+    answer = office.client.post("/webhooks", json={"url": "ftp://example.com/"})
+    problem = assert_problem(answer, 422, "invalid-request")
+    assert problem["detail"] == "url must be an http:// or https:// URL."
+
+
 def test_registration_answers_422_for_a_private_address(office: PostOffice) -> None:
     answer = office.client.post("/webhooks", json={"url": "http://169.254.169.254/latest"})
     assert_problem(answer, 422, "webhook-address-refused")
