@@ -239,7 +239,8 @@ class Webhook(Message):
     url: str
     events: list[EventName]
     enabled: bool = Field(
-        description="`false` once the receiver has answered 410 Gone: it gets nothing any more."
+        description="`false` once the receiver has answered 410 Gone: it gets nothing any more. "
+        "Delete it, and register it anew if that was a mistake."
     )
     created_at: UtcTime
     dropped: int = Field(

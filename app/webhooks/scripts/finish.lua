@@ -39,7 +39,7 @@ local function mark_webhook(webhook, verdict, silence)
     redis.call('HSET', key, 'paused', now + silence)
   end
   if verdict == 'gone' then
-    redis.call('HSET', key, 'enabled', 0, 'reason', 'gone')
+    redis.call('HSET', key, 'enabled', 0)
   end
 end
 
