@@ -10,7 +10,7 @@ from app.core.errors import InvalidRequestError
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-_NUMBER = re.compile(r"[0-9]{1,10}")
+_NUMBER = re.compile(r"[0-9]{1,16}")
 
 
 def read_number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:

@@ -7,6 +7,7 @@ from app.core.errors import (
     BadRequestError,
     DeliveryNotFoundError,
     InvalidRequestError,
+    NotJsonError,
     ServiceError,
     ServiceUnavailableError,
     StorageFullError,
@@ -29,11 +30,7 @@ from app.models.schemas import (
 
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 100
-
-EXPECTED = {
-    "limit": f"a number from 1 to {LARGEST_LIMIT}",
-    "cursor": "what next_cursor said",
-}
+LARGEST_CURSOR = 9_999_999_999_999_999
 
 _BODY = {
     "requestBody": {
@@ -102,6 +99,7 @@ CREATE: dict[str, Any] = {
     "responses": _responses(
         201,
         BadRequestError,
+        NotJsonError,
         InvalidRequestError,
         WebhookAddressError,
         TooManyWebhooksError,
@@ -169,8 +167,8 @@ GET_DELIVERY: dict[str, Any] = {
 
 REPLAY: dict[str, Any] = {
     "summary": "Send a delivery again",
-    "description": "Under the same `webhook-id`, with all its retries. One that waits for its next "
-    "attempt is sent at once.",
+    "description": "Under the same `webhook-id`, with all its retries. It is sent at once, even "
+    "if the receiver has asked for silence, or again if it is being sent just now.",
     "response_description": "It will be sent.",
     "response_model": Delivery,
     "openapi_extra": _DELIVERY_ID,

@@ -1,6 +1,5 @@
 """Webhooks: register where events go, see what was delivered, send it again."""
 
-import re
 from typing import cast
 
 from pydantic import ValidationError
@@ -10,8 +9,10 @@ from starlette.responses import Response
 from app.api import webhook_documentation as documentation
 from app.api.direct_route import create_answer, create_router
 from app.api.job_paths import ANONYMOUS
+from app.api.query_parameters import read_number
+from app.api.version_prefix import link_to
 from app.core.clock import to_datetime
-from app.core.errors import BadRequestError, InvalidRequestError
+from app.core.errors import BadRequestError, InvalidRequestError, NotJsonError
 from app.models import schemas
 from app.webhooks.deliveries import DeliveryLog
 from app.webhooks.registry import WebhookRegistry
@@ -19,9 +20,8 @@ from app.webhooks.webhook import Delivery, EventType, Webhook
 
 router = create_router("webhooks", prefix="/webhooks")
 
+_JSON = "application/json"
 _LARGEST_BODY_BYTES = 16_384
-_CURSOR = re.compile(r"[1-9][0-9]{0,15}")
-_LIMIT = re.compile(r"[1-9][0-9]?|100")
 
 
 def _get_registry(request: Request) -> WebhookRegistry:
@@ -41,7 +41,9 @@ async def create_webhook(request: Request) -> Response:
     events = [EventType(name) for name in dict.fromkeys(wish.events)]
     webhook, secret = await registry.create(ANONYMOUS, wish.url, events)
     document = schemas.WebhookCreated(**_describe(webhook).model_dump(), secret=secret)
-    return create_answer(document, 201, {"Location": f"/webhooks/{webhook.id}"})
+    return create_answer(
+        document, 201, {"Location": link_to(request.scope, f"/webhooks/{webhook.id}")}
+    )
 
 
 @router.get("", **documentation.LIST)
@@ -53,8 +55,11 @@ async def list_webhooks(request: Request) -> Response:
 @router.get("/deliveries", **documentation.LIST_DELIVERIES)
 async def list_deliveries(request: Request) -> Response:
     webhooks = await _get_registry(request).list_all(ANONYMOUS)
-    limit = _find_number(request, "limit", _LIMIT) or documentation.DEFAULT_LIMIT
-    before = _find_number(request, "cursor", _CURSOR)
+    limit = read_number(
+        request, "limit", documentation.DEFAULT_LIMIT, 1, documentation.LARGEST_LIMIT
+    )
+    # Numbers begin at 1: without a cursor, from the newest on.
+    before = read_number(request, "cursor", 0, 1, documentation.LARGEST_CURSOR) or None
     wanted = request.query_params.getlist("webhook_id")
     ids = [webhook.id for webhook in webhooks if not wanted or webhook.id in wanted]
     page = await _get_log(request).list_newest(ids, limit, before)
@@ -103,6 +108,8 @@ async def rotate_webhook_secret(request: Request) -> Response:
 
 
 async def _read_wish(request: Request) -> schemas.WebhookRequest:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+        raise NotJsonError()
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -120,15 +127,6 @@ async def _read_wish(request: Request) -> schemas.WebhookRequest:
 
 def _read_id(request: Request) -> str:
     return str(request.path_params["webhook_id"])
-
-
-def _find_number(request: Request, name: str, pattern: re.Pattern[str]) -> int | None:
-    texts = request.query_params.getlist(name)
-    if not texts:
-        return None
-    if len(texts) == 1 and pattern.fullmatch(texts[0]):
-        return int(texts[0])
-    raise InvalidRequestError(f"{name}: {documentation.EXPECTED[name]}.")
 
 
 def _describe(webhook: Webhook) -> schemas.Webhook:

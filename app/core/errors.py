@@ -165,6 +165,16 @@ class NotMultipartError(ServiceError):
     detail = "Send the image as multipart/form-data in the field 'file'."
 
 
+class NotJsonError(ServiceError):
+    """Raised when a body is not sent as JSON.
+
+    Web pages of other origins may send everything else without asking first.
+    """
+
+    status, code, title = 415, "not-json", "Not JSON"
+    detail = "Send JSON with the header 'Content-Type: application/json'."
+
+
 class UnsupportedImageError(ServiceError):
     """Raised when an upload is neither JPEG nor PNG by its first bytes."""
 

@@ -217,7 +217,8 @@ class WebhookRequest(BaseModel):
 
     url: str = Field(
         max_length=2000,
-        pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+        # Documented alone: the check of addresses refuses the rest in words.
+        json_schema_extra={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
         description="Where to POST events: `http://` or `https://`, at a public address, without "
         "a user name or password.",
     )
@@ -238,7 +239,8 @@ class Webhook(Message):
     url: str
     events: list[EventName]
     enabled: bool = Field(
-        description="`false` once the receiver has answered 410 Gone: it gets nothing any more."
+        description="`false` once the receiver has answered 410 Gone: it gets nothing any more. "
+        "Delete it, and register it anew if that was a mistake."
     )
     created_at: UtcTime
     dropped: int = Field(

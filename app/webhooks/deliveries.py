@@ -21,6 +21,14 @@ class DeliveryPage(NamedTuple):
     next_number: int | None
 
 
+class _Entry(NamedTuple):
+    """A delivery in its webhook's log."""
+
+    number: int
+    delivery_id: str
+    webhook_id: str
+
+
 class DeliveryLog:
     """One per API process. Raises what :class:`RedisGuard` raises while Redis is away."""
 
@@ -36,17 +44,39 @@ class DeliveryLog:
         self, webhook_ids: Sequence[str], limit: int, before: int | None = None
     ) -> DeliveryPage:
         """The latest deliveries of these webhooks, or those ``before`` a number."""
+        while True:
+            entries = await self._list_entries(webhook_ids, limit + 1, before)
+            page = entries[:limit]
+            deliveries = await self._read([entry.delivery_id for entry in page])
+            if len(deliveries) == len(page):
+                break
+            # Ended ones expire, and nobody else notices while nothing new comes.
+            kept = {delivery.id for delivery in deliveries}
+            await self._forget([entry for entry in page if entry.delivery_id not in kept])
+        return DeliveryPage(deliveries, page[-1].number if len(entries) > limit else None)
+
+    async def _list_entries(
+        self, webhook_ids: Sequence[str], count: int, before: int | None
+    ) -> list[_Entry]:
         newest = "+inf" if before is None else f"({before}"
         pipeline = self._redis.pipeline(transaction=False)
         for webhook_id in webhook_ids:
             pipeline.zrevrangebyscore(
-                keys.WEBHOOK_LOG + webhook_id, newest, "-inf", 0, limit + 1, withscores=True
+                keys.WEBHOOK_LOG + webhook_id, newest, "-inf", 0, count, withscores=True
             )
         logs = await self._run(pipeline)
-        entries = sorted((entry for log in logs for entry in log), key=_number, reverse=True)
-        page = entries[:limit]
-        next_number = int(_number(page[-1])) if len(entries) > limit else None
-        return DeliveryPage(await self._read([name.decode() for name, _ in page]), next_number)
+        entries = [
+            _Entry(int(number), name.decode(), webhook_id)
+            for webhook_id, log in zip(webhook_ids, logs, strict=True)
+            for name, number in log
+        ]
+        return sorted(entries, reverse=True)[:count]
+
+    async def _forget(self, entries: Sequence[_Entry]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.zrem(keys.WEBHOOK_LOG + entry.webhook_id, entry.delivery_id)
+        await self._run(pipeline)
 
     async def get(self, owner: str, delivery_id: str) -> Delivery:
         """One delivery. Raises :class:`DeliveryNotFoundError`."""
@@ -79,7 +109,3 @@ class DeliveryLog:
 
     async def _run(self, pipeline: Any) -> Any:
         return await self._guard.call(lambda: cast(Awaitable[Any], pipeline.execute()))
-
-
-def _number(entry: tuple[bytes, float]) -> float:
-    return entry[1]

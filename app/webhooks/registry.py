@@ -52,7 +52,7 @@ class WebhookRegistry:
         created_ms = await self._run(self._register, words)
         if created_ms is None:
             raise TooManyWebhooksError()
-        webhook = Webhook(webhook_id, owner, url, tuple(events), int(created_ms), True, "", 0)
+        webhook = Webhook(webhook_id, owner, url, tuple(events), int(created_ms), True, 0)
         return webhook, secret
 
     async def list_all(self, owner: str) -> list[Webhook]:

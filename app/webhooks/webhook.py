@@ -38,16 +38,15 @@ class Webhook:
     events: tuple[EventType, ...]
     created_ms: int
     is_enabled: bool
-    disabled_reason: str
     dropped: int
     """Events that it missed because too many waited already."""
 
-    FIELDS = ("owner", "url", "events", "created", "enabled", "reason", "dropped")
+    FIELDS = ("owner", "url", "events", "created", "enabled", "dropped")
 
     @classmethod
     def from_fields(cls, webhook_id: str, values: list[bytes | None]) -> Self:
         """Read the values of :attr:`FIELDS`."""
-        owner, url, events, created, enabled, reason, dropped = (
+        owner, url, events, created, enabled, dropped = (
             value.decode() if value else "" for value in values
         )
         return cls(
@@ -57,7 +56,6 @@ class Webhook:
             events=tuple(map(EventType, events.split())),
             created_ms=int(created),
             is_enabled=enabled == "1",
-            disabled_reason=reason,
             dropped=int(dropped or 0),
         )
 

@@ -13,7 +13,7 @@ from app.core import keys
 from app.core.config import Settings
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
-from app.webhooks.sending.connections import Resolver, resolve
+from app.webhooks.sending.names import Resolver
 from app.webhooks.sending.process import send
 from tests.api_client import submit
 from tests.service import wait_until
@@ -110,7 +110,7 @@ class PostOffice:
 
 
 @contextmanager
-def run_sender(settings: Settings, resolver: Resolver = resolve) -> Iterator[None]:
+def run_sender(settings: Settings, resolver: Resolver | None = None) -> Iterator[None]:
     """A sender in a thread, stopped as TERM stops one."""
     loop = asyncio.new_event_loop()
     sending = loop.create_task(send(settings, resolver))

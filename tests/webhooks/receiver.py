@@ -39,12 +39,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a receiver answers. ``after``: it waits for this first."""
+    """What a receiver answers. ``after``: what it waits for, ``body_after``: with the body."""
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     after: threading.Event | None = None
     body: bytes = b""
+    body_after: threading.Event | None = None
 
 
 class Receiver:
@@ -74,6 +75,8 @@ class Receiver:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(reply.body)))
                     self.end_headers()
+                    if reply.body_after:
+                        reply.body_after.wait(SECONDS)
                     self.wfile.write(reply.body)
                 except OSError:
                     self.close_connection = True  # the sender has given up

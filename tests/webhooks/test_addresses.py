@@ -3,9 +3,11 @@
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,9 @@ from app.core.config import WebhookSettings
 from app.core.errors import ServiceError
 from app.webhooks.addresses import AddressGuard
 from tests.api_client import assert_problem
+from tests.service import wait_until
 from tests.webhooks.post_office import PostOffice, run_sender
-from tests.webhooks.receiver import run_receiver
+from tests.webhooks.receiver import SECONDS, run_receiver
 
 PRIVATE = [
     "127.0.0.1",
@@ -109,6 +112,12 @@ def test_registration_refuses_what_is_no_plain_url(office: PostOffice, url: str)
     assert_problem(answer, 422, "invalid-request")
 
 
+def test_a_url_that_is_no_web_address_is_refused_in_words(office: PostOffice) -> None:
+    answer = office.client.post("/webhooks", json={"url": "ftp://example.com/"})
+    problem = assert_problem(answer, 422, "invalid-request")
+    assert problem["detail"] == "url must be an http:// or https:// URL."
+
+
 def test_registration_answers_422_for_a_private_address(office: PostOffice) -> None:
     answer = office.client.post("/webhooks", json={"url": "http://169.254.169.254/latest"})
     assert_problem(answer, 422, "webhook-address-refused")
@@ -168,6 +177,39 @@ def test_a_name_that_changes_its_mind_is_connected_to_as_it_was_checked(
         assert office.wait_for_end(request.id)["status"] == "delivered"
     # One question for one connection: there is no second answer to be fooled by.
     assert names.asked == ["receiver.example"]
+
+
+def test_names_that_hang_delay_no_other_receiver(
+    office: PostOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up, never, asked = socket.getaddrinfo, threading.Event(), []
+
+    def answer(host: Any, *parts: Any, **more: Any) -> Any:
+        asked.append(host)
+        if host in slow:
+            never.wait(SECONDS)
+            raise socket.gaierror("no such name")
+        return look_up("127.0.0.1" if host == "quick.test" else host, *parts, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    # More than asyncio has threads of its own on two cores.
+    slow = {f"slow{number}.test" for number in range(14)}
+    try:
+        with run_receiver() as receiver, run_sender(office.settings):
+            for host in slow:
+                office.register(f"http://{host}/")
+            office.complete()
+            wait_until(lambda: slow <= set(asked))
+            for url in (receiver.url, f"http://quick.test:{receiver.port}/"):
+                office.register(url)
+            job_id = office.complete()
+            told = [receiver.next().event["data"]["job_id"] for _ in range(2)]
+            assert told == [job_id, job_id]
+            # Two deliveries to one name wait for one answer.
+            assert sorted(host for host in asked if host in slow) == sorted(slow)
+            never.set()
+    finally:
+        never.set()
 
 
 @pytest.fixture

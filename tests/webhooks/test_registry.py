@@ -1,21 +1,25 @@
 """Webhooks and deliveries over HTTP."""
 
 import base64
+import threading
+from datetime import datetime
 
 import pytest
 
+from app.core import keys
 from app.core.config import WebhookSettings
 from app.core.config import Settings
 from app.main import create_app
 from tests.api_client import assert_problem
 from tests.api_server import run_api
-from tests.webhooks.post_office import PostOffice, run_sender
+from tests.webhooks.post_office import HOUR_MS, PostOffice, run_sender
 from tests.webhooks.receiver import Reply, run_receiver
 from examples.webhook_receiver import VerificationError, verify
 
 URL = "https://example.com/hooks"
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 DAY_MS = 86_400_000
+JSON = {"Content-Type": "application/json"}
 
 
 def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: PostOffice) -> None:
@@ -34,6 +38,11 @@ def test_a_webhook_is_registered_shown_without_its_secret_and_deleted(office: Po
     assert_problem(office.client.get(path), 404, "webhook-not-found")
     assert_problem(office.client.delete(path), 404, "webhook-not-found")
     assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+def test_links_keep_the_version(office: PostOffice) -> None:
+    answer = office.client.post("/v1/webhooks", json={"url": URL})
+    assert answer.headers["location"] == f"/v1/webhooks/{answer.json()['webhook_id']}"
 
 
 def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
@@ -59,8 +68,26 @@ def test_everything_is_told_unless_events_are_named(office: PostOffice) -> None:
 def test_what_can_not_be_meant_is_refused(
     office: PostOffice, body: bytes, status: int, code: str
 ) -> None:
-    assert_problem(office.client.post("/webhooks", content=body), status, code)
+    answer = office.client.post("/webhooks", content=body, headers=JSON)
+    assert_problem(answer, status, code)
     assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
+)
+def test_what_any_web_page_may_send_registers_nothing(office: PostOffice, kind: str | None) -> None:
+    headers = {"Origin": "https://evil.example"} | ({"Content-Type": kind} if kind else {})
+    body = b'{"url": "https://evil.example/hook"}'
+    answer = office.client.post("/webhooks", content=body, headers=headers)
+    assert_problem(answer, 415, "not-json")
+    assert office.client.get("/webhooks").json() == {"webhooks": []}
+
+
+def test_json_may_say_its_charset(office: PostOffice) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    body = b'{"url": "https://example.com/hook"}'
+    assert office.client.post("/webhooks", content=body, headers=headers).status_code == 201
 
 
 def test_there_are_only_so_many(settings: Settings) -> None:
@@ -143,6 +170,52 @@ def test_one_that_waits_is_sent_at_once_on_request(post_office: PostOffice) -> N
         assert post_office.wait_for_end(delivery_id)["status"] == "delivered"
 
 
+def test_one_that_waits_gets_all_its_retries_on_request(post_office: PostOffice) -> None:
+    with run_receiver(Reply(500)) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        post_office.wait_for_attempts(delivery_id, 1)
+        for count in range(2, 4):
+            post_office.let_time_pass(HOUR_MS)
+            post_office.wait_for_attempts(delivery_id, count)
+        post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        delivery = post_office.wait_for_attempts(delivery_id, 4)
+    started = datetime.fromisoformat(delivery["attempts"][-1]["started_at"])
+    pause = datetime.fromisoformat(delivery["next_attempt_at"]) - started
+    assert pause.total_seconds() < 60  # after a fourth failure it would be two hours
+
+
+@pytest.mark.parametrize("first", [204, 500])
+def test_one_that_is_being_sent_is_sent_again_on_request(
+    post_office: PostOffice, first: int
+) -> None:
+    gate = threading.Event()
+    with run_receiver(Reply(first, after=gate), Reply()) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        answer = post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        assert answer.status_code == 202
+        gate.set()
+        assert receiver.next().id == delivery_id
+        delivery = post_office.wait_for_attempts(delivery_id, 2)
+        assert post_office.wait_for_end(delivery_id)["status"] == "delivered"
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [first, 204]
+    assert receiver.is_quiet()
+
+
+def test_a_receiver_that_asked_for_silence_is_sent_to_on_request(post_office: PostOffice) -> None:
+    with run_receiver(Reply(503, {"Retry-After": "3600"}), Reply()) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        delivery_id = receiver.next().id
+        post_office.wait_for_attempts(delivery_id, 1)
+        post_office.client.post(f"/webhooks/deliveries/{delivery_id}/replay")
+        assert receiver.next().id == delivery_id
+        assert post_office.wait_for_end(delivery_id)["status"] == "delivered"
+
+
 def test_deliveries_are_listed_newest_first_by_pages_and_by_webhook(
     post_office: PostOffice,
 ) -> None:
@@ -172,6 +245,22 @@ def test_deliveries_are_listed_newest_first_by_pages_and_by_webhook(
     assert by_webhook == {first: jobs[::-1], second: jobs[:0:-1]}
     assert [item["job_id"] for item in post_office.deliveries(webhook_id=second)] == jobs[:0:-1]
     assert post_office.deliveries(webhook_id=UNKNOWN_ID) == []
+
+
+def test_expired_deliveries_leave_no_gaps_in_the_list(post_office: PostOffice) -> None:
+    with run_receiver() as receiver:
+        webhook_id = post_office.register(receiver.url)["webhook_id"]
+        ids = []
+        for _ in range(5):
+            post_office.complete()
+            ids.append(receiver.next().id)
+            post_office.wait_for_end(ids[-1])
+    for delivery_id in ids[1:4]:
+        post_office.redis.delete(keys.DELIVERY + delivery_id)
+    page = post_office.client.get("/webhooks/deliveries", params={"limit": 2}).json()
+    assert [item["delivery_id"] for item in page["deliveries"]] == [ids[4], ids[0]]
+    assert page["next_cursor"] is None
+    assert post_office.redis.zcard(keys.WEBHOOK_LOG + webhook_id) == 2
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "cursor=x", "cursor=-1"])

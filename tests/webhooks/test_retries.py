@@ -105,6 +105,24 @@ def test_an_answer_without_end_is_not_read(post_office: PostOffice) -> None:
     assert "xxx" not in str(delivery)
 
 
+@pytest.mark.parametrize(("status", "end"), [(200, "delivered"), (410, "failed")])
+def test_the_status_counts_even_if_the_rest_never_comes(
+    office: PostOffice, status: int, end: str
+) -> None:
+    webhook = office.settings.webhook.model_copy(update={"timeout_seconds": 0.5})
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    never = threading.Event()
+    reply = Reply(status, body=b"ok", body_after=never)
+    with run_receiver(reply) as receiver, run_sender(settings):
+        office.register(receiver.url)
+        office.complete()
+        delivery = office.wait_for_attempts(receiver.next().id, 1)
+        never.set()
+    (attempt,) = delivery["attempts"]
+    assert (attempt["status_code"], attempt["error"]) == (status, None)
+    assert delivery["status"] == end
+
+
 def test_gone_disables_the_webhook_and_ends_what_waits(post_office: PostOffice) -> None:
     with run_receiver(Reply(500), Reply(410)) as receiver:
         webhook_id = post_office.register(receiver.url)["webhook_id"]
@@ -121,6 +139,45 @@ def test_gone_disables_the_webhook_and_ends_what_waits(post_office: PostOffice) 
         assert (replay.status_code, replay.json()["code"]) == (409, "webhook-disabled")
         assert receiver.is_quiet()
     assert len(post_office.deliveries()) == 2
+
+
+def test_what_is_under_way_when_a_webhook_is_disabled_ends_as_it_ends(
+    post_office: PostOffice,
+) -> None:
+    gate = threading.Event()
+    with run_receiver(Reply(204, after=gate), Reply(410), Reply(204)) as receiver:
+        webhook_id = post_office.register(receiver.url)["webhook_id"]
+        post_office.complete()
+        slow = receiver.next().id
+        post_office.complete()
+        assert post_office.wait_for_end(receiver.next().id)["reason"] == "webhook-disabled"
+        with run_receiver() as other:
+            # The sender has looked at what is due since.
+            post_office.register(other.url)
+            post_office.complete()
+            post_office.wait_for_end(other.next().id)
+        assert post_office.client.get(f"/webhooks/{webhook_id}").json()["enabled"] is False
+        assert post_office.delivery(slow)["status"] == "pending"
+        gate.set()
+        delivery = post_office.wait_for_end(slow)
+        wait_until(lambda: not post_office.redis.exists(keys.WEBHOOKS_DUE))
+    assert (delivery["status"], delivery["reason"]) == ("delivered", None)
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [204]
+
+
+def test_what_nobody_reports_on_when_a_webhook_is_disabled_has_failed(
+    post_office: PostOffice,
+) -> None:
+    never = threading.Event()
+    with run_receiver(Reply(204, after=never), Reply(410)) as receiver:
+        post_office.register(receiver.url)
+        post_office.complete()
+        lost = receiver.next().id
+        post_office.complete()
+        post_office.wait_for_end(receiver.next().id)
+        post_office.let_time_pass(HOUR_MS)
+        assert post_office.wait_for_end(lost)["reason"] == "webhook-disabled"
+        never.set()
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -18,13 +18,18 @@ local MOST_CLEARED = 500
 
 local is_left = false
 
--- A webhook that is disabled gets no more; of one that is deleted nothing stays.
+-- A webhook that is disabled gets no more, but whoever sends to it may still report what came of
+-- that; of one that is deleted nothing stays.
 local function clear_out(webhook, is_deleted)
-  local due = redis.call('ZRANGE', WEBHOOK_DUE .. webhook, 0, MOST_CLEARED - 1)
-  for _, id in ipairs(due) do
+  local due = redis.call('ZRANGE', WEBHOOK_DUE .. webhook, 0, MOST_CLEARED - 1, 'WITHSCORES')
+  local first_lease
+  for i = 1, #due, 2 do
+    local id, score = due[i], tonumber(due[i + 1])
     if is_deleted then
       redis.call('ZREM', WEBHOOK_DUE .. webhook, id)
       redis.call('UNLINK', DELIVERY .. id)
+    elseif score > now and redis.call('HEXISTS', DELIVERY .. id, 'sending') == 1 then
+      first_lease = first_lease or score
     else
       settle(id, webhook, 'failed', now, 'reason', 'webhook-disabled')
     end
@@ -32,6 +37,10 @@ local function clear_out(webhook, is_deleted)
   local logged = is_deleted and redis.call('ZPOPMIN', WEBHOOK_LOG .. webhook, MOST_CLEARED) or {}
   for i = 1, #logged, 2 do
     redis.call('UNLINK', DELIVERY .. logged[i])
+  end
+  if first_lease and #due < 2 * MOST_CLEARED then
+    redis.call('ZADD', WEBHOOKS_DUE, first_lease, webhook)
+    return
   end
   reschedule(webhook)
   is_left = is_left or redis.call('ZSCORE', WEBHOOKS_DUE, webhook)
@@ -48,6 +57,7 @@ local function give(id, webhook, about)
   end
   local attempt = record[1] + 1
   redis.call('HSET', DELIVERY .. id, 'attempts', attempt, 'sending', 1)
+  redis.call('HDEL', DELIVERY .. id, 'again')
   redis.call('ZADD', WEBHOOK_DUE .. webhook, now + LEASE, id)
   for _, word in ipairs({id, webhook, attempt, record[2], about[1], about[2], about[3] or '',
     record[3], record[4], record[5] or record[6], record[7] or ''}) do

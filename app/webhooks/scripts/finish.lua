@@ -39,18 +39,28 @@ local function mark_webhook(webhook, verdict, silence)
     redis.call('HSET', key, 'paused', now + silence)
   end
   if verdict == 'gone' then
-    redis.call('HSET', key, 'enabled', 0, 'reason', 'gone')
+    redis.call('HSET', key, 'enabled', 0)
   end
+end
+
+-- Whether somebody wanted it sent again meanwhile, and the webhook still takes something.
+local function is_wanted_again(id, webhook, again)
+  redis.call('HDEL', DELIVERY .. id, 'again')
+  return again and redis.call('HGET', WEBHOOK .. webhook, 'enabled') == '1'
 end
 
 for i = 1, #ARGV, 7 do
   local id, webhook, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local delay, silence = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
-  local record = redis.call('HMGET', DELIVERY .. id, 'state', 'attempts', 'trail')
+  local record = redis.call('HMGET', DELIVERY .. id, 'state', 'attempts', 'trail', 'again')
   if record[1] == 'pending' and record[2] == ARGV[i + 2] then
     note_attempt(id, record[3], ARGV[i + 4])
     mark_webhook(webhook, verdict, silence)
-    if verdict == 'retry' then
+    if is_wanted_again(id, webhook, record[4]) then
+      redis.call('ZADD', WEBHOOK_DUE .. webhook, now, id)
+      redis.call('HSET', DELIVERY .. id, 'due', now, 'tries', 0)
+      ring()
+    elseif verdict == 'retry' then
       redis.call('ZADD', WEBHOOK_DUE .. webhook, now + delay, id)
       redis.call('HSET', DELIVERY .. id, 'due', now + delay)
     elseif verdict == 'delivered' then

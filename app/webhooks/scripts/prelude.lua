@@ -36,7 +36,7 @@ end
 local function settle(id, webhook, state, now, ...)
   redis.call('ZREM', WEBHOOK_DUE .. webhook, id)
   if redis.call('ZSCORE', WEBHOOK_LOG .. webhook, id) then
-    redis.call('HDEL', DELIVERY .. id, 'due', 'sending')
+    redis.call('HDEL', DELIVERY .. id, 'due', 'sending', 'again')
     redis.call('HSET', DELIVERY .. id, 'state', state, 'ended', now, ...)
     redis.call('PEXPIRE', DELIVERY .. id, LOG_TTL)
   else

@@ -5,17 +5,14 @@ DNS answer that changes between the check and the connection (rebinding) has not
 URL keeps the name, so the Host header, SNI and the certificate's check are about that.
 """
 
-import asyncio
 import ipaddress
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import httpcore
 import httpx
 
 from app.webhooks.addresses import AddressGuard
-
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+from app.webhooks.sending.names import Resolver
 
 # Receivers that get many events keep their connections; longer than this, half of them hang up.
 _KEEPALIVE_SECONDS = 5.0
@@ -27,14 +24,6 @@ class NameNotResolvedError(Exception):
 
 class AddressRefusedError(Exception):
     """Raised when a receiver's name leads only where deliveries must not go."""
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, as the system knows them. Raises :class:`OSError`."""
-    loop = asyncio.get_running_loop()
-    answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # An IPv6 address may name an interface.
-    return [str(address[0]).partition("%")[0] for *_, address in answers]
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -65,14 +54,28 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def _list_allowed(self, host: str, port: int) -> Sequence[str]:
-        try:
-            addresses = await self._resolver(host, port)
-        except (OSError, UnicodeError) as error:
-            raise NameNotResolvedError(host) from error
+        if _is_address(host):
+            addresses: Sequence[str] = [host]
+        else:
+            addresses = await self._resolve(host, port)
         return [item for item in addresses if self._guard.allows(ipaddress.ip_address(item))]
 
+    async def _resolve(self, host: str, port: int) -> Sequence[str]:
+        try:
+            return await self._resolver(host, port)
+        except (OSError, UnicodeError) as error:
+            raise NameNotResolvedError(host) from error
 
-def create_pool(guard: AddressGuard, resolver: Resolver = resolve) -> httpcore.AsyncConnectionPool:
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def create_pool(guard: AddressGuard, resolver: Resolver) -> httpcore.AsyncConnectionPool:
     """Connections for one event loop. It knows neither redirects nor proxies."""
     return httpcore.AsyncConnectionPool(
         ssl_context=httpx.create_ssl_context(),

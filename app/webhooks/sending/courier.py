@@ -1,6 +1,7 @@
 """One attempt to deliver: the request, its signature, and what follows from the answer."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -20,6 +21,14 @@ _USER_AGENT = "image-classifier-webhooks"
 
 # So much of an answer is read, to use the connection again; none of it is kept.
 _MOST_READ_BYTES = 16_384
+_MOST_READ_SECONDS = 1.0
+
+_LOST_CONNECTION = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    OSError,
+)
 
 _GONE = 410
 _WANT_SILENCE = frozenset({429, 503})
@@ -63,15 +72,14 @@ class Courier:
 
     async def _send(self, claim: DeliveryClaim) -> _Answer:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._post(claim)
+            return await self._post(claim)
         except TimeoutError:
             return _Answer(error="timed-out")
         except NameNotResolvedError:
             return _Answer(error="name-not-resolved")
         except AddressRefusedError:
             return _Answer(error="address-refused")
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+        except _LOST_CONNECTION:
             return _Answer(error="connection-failed")
         except Exception:
             # What nobody has thought of must not be attempted for ever.
@@ -81,20 +89,33 @@ class Courier:
     async def _post(self, claim: DeliveryClaim) -> _Answer:
         body = render_event(claim, self._service_url)
         headers = _create_headers(claim, body)
-        async with self._pool.stream("POST", claim.url, headers=headers, content=body) as response:
-            read = 0
+        stream = self._pool.stream("POST", claim.url, headers=headers, content=body)
+        async with asyncio.timeout(self._timeout_seconds) as limit, stream as response:
+            # The status decides; what follows it changes nothing any more.
+            limit.reschedule(None)
+            await _read_some(response)
+        return _understand(response)
+
+
+async def _read_some(response: httpcore.Response) -> None:
+    read = 0
+    with contextlib.suppress(TimeoutError, *_LOST_CONNECTION):
+        async with asyncio.timeout(_MOST_READ_SECONDS):
             async for chunk in response.aiter_stream():
                 read += len(chunk)
                 if read > _MOST_READ_BYTES:
                     break
-        status = response.status
-        if 300 <= status < 400:
-            return _Answer(status, "redirect-refused")
-        silence = 0.0
-        if status in _WANT_SILENCE:
-            given = {name.lower(): value for name, value in response.headers}
-            silence = read_retry_after(given.get(b"retry-after", b"").decode("latin-1").strip())
-        return _Answer(status, None, silence)
+
+
+def _understand(response: httpcore.Response) -> _Answer:
+    status = response.status
+    if 300 <= status < 400:
+        return _Answer(status, "redirect-refused")
+    silence = 0.0
+    if status in _WANT_SILENCE:
+        given = {name.lower(): value for name, value in response.headers}
+        silence = read_retry_after(given.get(b"retry-after", b"").decode("latin-1").strip())
+    return _Answer(status, None, silence)
 
 
 def _create_headers(claim: DeliveryClaim, body: bytes) -> list[tuple[str, str]]:

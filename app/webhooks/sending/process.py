@@ -9,16 +9,20 @@ from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_async_client
 from app.webhooks.addresses import AddressGuard
-from app.webhooks.sending.connections import Resolver, create_pool, resolve
+from app.webhooks.sending.connections import create_pool
 from app.webhooks.sending.courier import Courier
 from app.webhooks.sending.ledger import WAIT_SECONDS, SenderLedger
+from app.webhooks.sending.names import NameLookup, Resolver
 from app.webhooks.sending.sender import WebhookSender
 
 logger = logging.getLogger(__name__)
 
 
-async def send(settings: Settings, resolver: Resolver = resolve) -> None:
-    """Send webhooks until cancelled. Raises :class:`ConfigurationError` without a history."""
+async def send(settings: Settings, resolver: Resolver | None = None) -> None:
+    """Send webhooks until cancelled. ``resolver``: who to ask for names, instead of the system.
+
+    Raises :class:`ConfigurationError` without a history.
+    """
     if not settings.queue.history_length:
         raise ConfigurationError(
             "webhooks are made from the history: QUEUE_HISTORY_LENGTH must not be 0"
@@ -32,6 +36,7 @@ async def send(settings: Settings, resolver: Resolver = resolve) -> None:
             settings.redis.model_copy(update={"timeout_seconds": patience})
         )
         stack.push_async_callback(waiting_client.aclose)
+        resolver = resolver or stack.enter_context(NameLookup())
         pool = await stack.enter_async_context(create_pool(AddressGuard(webhook), resolver))
         courier = Courier(pool, webhook.timeout_seconds, webhook.service_url)
         await WebhookSender(client, SenderLedger(client, waiting_client, settings), courier).run()
