@@ -3,14 +3,26 @@
 import sys
 from importlib.util import find_spec
 from typing import Annotated, NoReturn
+from unicodedata import category
 
 import typer
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
 
+# What a terminal obeys, what breaks lines, what no encoding has.
+_CONTROLS = frozenset({"Cc", "Zl", "Zp", "Cs"})
+
 UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def escape_controls(text: str) -> str:
+    """As a terminal may show it: file names may hold anything, line breaks and surrogates too."""
+    return "".join(
+        character.encode("unicode_escape").decode() if category(character) in _CONTROLS else character
+        for character in text
+    )
 
 
 def complain(reason: object) -> None:

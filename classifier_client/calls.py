@@ -66,8 +66,8 @@ class Calls(BatchCalls):
         key, image and options are one job; by default each call has a key of its own, which makes
         it safe to send the image again after a lost connection.
 
-        Raises :class:`ProblemError`, :class:`UnreachableError`, and :class:`OSError` when the file
-        can't be read.
+        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`OSError` when the file
+        can't be read, and :class:`ValueError` for a key that is not printable ASCII.
         """
         request = create_upload(source, idempotency_key, options)
         return (yield from self._call(request, Job.from_document))

@@ -190,6 +190,19 @@ def test_csv_has_a_row_for_each_prediction(service: RunningService, tmp_path: Pa
     assert failed["class_name"] == ""
 
 
+@pytest.mark.parametrize("output", ["table", "jsonl", "csv"])
+def test_a_name_that_is_not_utf_8_is_printed_escaped(
+    output: str, service: RunningService, tmp_path: Path
+) -> None:
+    shutil.copyfile(CAT, os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    answer = run("classify", str(tmp_path), "--output", output, "--url", service.url)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "caf\\udce9.jpg" in answer.stdout
+    if output == "jsonl":
+        (document,) = read_lines(answer.stdout)
+        assert os.path.exists(document["file"])
+
+
 @pytest.mark.parametrize(("output", "expected"), [("table", "no class"), ("csv", ",,,,")])
 def test_an_image_may_have_no_class(output: str, expected: str) -> None:
     unsure = say(RESULT | {"predictions": []})

@@ -1,9 +1,11 @@
 """What the Python client does when connections break and services are busy."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -104,6 +106,25 @@ def test_an_image_is_sent_again_under_the_same_key(create_client: Create, refusa
     assert other == r'"my \"key\""'
     assert len({len(body) for _, body in script.requests}) == 1
     assert all(SAMPLE.read_bytes() in body for _, body in script.requests)
+
+
+def test_a_file_may_have_any_name(create_client: Create, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    path.write_bytes(SAMPLE.read_bytes())
+    with play(say(ACCEPTED, 202)) as (url, script):
+        client = create_client(url)
+        client.submit(path)
+        with path.open("rb") as file:
+            client.submit(file)
+    assert all(b'filename="caf?.jpg"' in body for _, body in script.requests)
+
+
+@pytest.mark.parametrize("key", ["caf\u00e9", "two\nlines", "\udce9"])
+def test_an_idempotency_key_is_printable_ascii(create_client: Create, key: str) -> None:
+    with play(say(ACCEPTED, 202)) as (url, script):
+        with pytest.raises(ValueError, match="^idempotency_key must consist of printable ASCII"):
+            create_client(url).submit(SAMPLE, idempotency_key=key)
+    assert not script.requests
 
 
 def test_options_go_out_as_the_service_has_them(create_client: Create) -> None:

@@ -51,7 +51,9 @@ class Answer:
 
     def to_json(self) -> str:
         """One line: ``{"file": …, "result": …}`` or ``{"file": …, "problem": …}``."""
-        return json.dumps({"file": self.name, **self.document}, ensure_ascii=False)
+        text = json.dumps({"file": self.name, **self.document}, ensure_ascii=False)
+        # A name that is not UTF-8 has surrogates, which only JSON's escapes can hold.
+        return text.encode(errors="backslashreplace").decode()
 
 
 class Run:
