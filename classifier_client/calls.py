@@ -193,15 +193,15 @@ class Calls(BatchCalls):
         The status says which it was: ``cancelled``, or ``processing`` for one that may still end
         otherwise. Raises :class:`ProblemError` when it has ended, :class:`UnreachableError`.
         """
-        request = Request("POST", f"jobs/{quote_id(job_id)}/cancel")
-        return (yield from self._call(request, Status.from_document))
+        path, look = f"jobs/{quote_id(job_id)}", self.status(job_id)
+        return (yield from self._cancel(path, "job-ended", Status.from_document, look))
 
     def delete(self, job_id: str) -> Operation[None]:
         """Erase a job, its image and its result.
 
         Raises :class:`ProblemError` when there is no such job any more, :class:`UnreachableError`.
         """
-        yield from self._do(Request("DELETE", f"jobs/{quote_id(job_id)}"))
+        yield from self._erase(f"jobs/{quote_id(job_id)}", "job-erased")
 
     def health(self) -> Operation[Health]:
         """The state of the service, however bad; asked once. Raises :class:`UnreachableError`."""

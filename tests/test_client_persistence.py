@@ -172,6 +172,44 @@ def test_a_conflict_without_a_time_is_final(create_client: Create) -> None:
     assert len(script.requests) == 1
 
 
+LOST = [CUT, refuse(503, SOON)]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["cut", "503"])
+@pytest.mark.parametrize("kind", ["job", "batch"])
+def test_what_was_erased_before_the_answer_was_lost_is_erased(
+    create_client: Create, kind: str, lost: Reply
+) -> None:
+    gone = refuse(410, {}, f"{kind}-erased")
+    with play(lost, gone) as (url, script):
+        client = create_client(url)
+        delete = client.delete if kind == "job" else client.delete_batch
+        delete(JOB_ID)
+        with pytest.raises(ProblemError, match="Too much work"):
+            delete(JOB_ID)
+    assert len(script.requests) == 3
+
+
+def test_a_refusal_is_no_lost_answer(create_client: Create) -> None:
+    with play(refuse(429, SOON), refuse(410, {}, "job-erased")) as (url, _):
+        with pytest.raises(ProblemError):
+            create_client(url).delete(JOB_ID)
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["cut", "503"])
+def test_what_was_cancelled_before_the_answer_was_lost_is_cancelled(
+    create_client: Create, lost: Reply
+) -> None:
+    ended = refuse(409, {}, "job-ended")
+    status = {"job_id": JOB_ID, "status": "cancelled", "progress": 0, "updated_at": TIME}
+    with play(lost, ended, say(status)) as (url, _):
+        assert create_client(url).cancel(JOB_ID).status == "cancelled"
+    with play(lost, ended, say(status | {"status": "completed"})) as (url, _):
+        with pytest.raises(ProblemError) as raised:
+            create_client(url).cancel(JOB_ID)
+    assert raised.value.code == "job-ended"
+
+
 def test_a_service_that_does_not_wait_is_not_asked_all_the_time(create_client: Create) -> None:
     unfinished = say(ACCEPTED, 202)
     with play(unfinished) as (url, script):
