@@ -64,8 +64,9 @@ async def _classify(
         sources = find_sources(arguments)
         await _probe(url)
         journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
-        if known := journal.count_known():
-            complain(f"going on with an interrupted run that sent {known} images; --fresh does not")
+        if sent := journal.count_sent():
+            images = "1 image" if sent == 1 else f"{sent} images"
+            complain(f"going on with an interrupted run that sent {images}; --fresh does not")
         output = create_output(format, endless=watch is not None)
         progress = opened.enter_context(create_progress())
         task = progress.add_task("classifying", total=None if watch else len(sources))
