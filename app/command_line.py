@@ -27,7 +27,7 @@ def escape_controls(text: str) -> str:
 
 def complain(reason: object) -> None:
     """Say in one line what is wrong."""
-    print(f"classifier: {reason}", file=sys.stderr)
+    print(f"classifier: {escape_controls(str(reason))}", file=sys.stderr)
 
 
 def stop(reason: object, code: int) -> NoReturn:

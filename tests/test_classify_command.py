@@ -203,6 +203,17 @@ def test_a_name_that_is_not_utf_8_is_printed_escaped(
         assert os.path.exists(document["file"])
 
 
+def test_a_name_does_not_command_the_terminal(service: RunningService, tmp_path: Path) -> None:
+    image, note = tmp_path / "\x1b[31mred.jpg", tmp_path / "two\nlines\x9b.jpg"
+    shutil.copyfile(CAT, image)
+    note.write_text("not an image")
+    answer = run("classify", str(tmp_path), "--url", service.url)
+    assert "\\x1b[31mred.jpg" in answer.stdout
+    assert answer.stderr.startswith(f"classifier: {tmp_path}/two\\nlines\\x9b.jpg: Not a JPEG")
+    assert len(answer.stderr.splitlines()) == 1
+    assert not {"\x1b", "\x9b"} & {*answer.stdout, *answer.stderr}
+
+
 @pytest.mark.parametrize(("output", "expected"), [("table", "no class"), ("csv", ",,,,")])
 def test_an_image_may_have_no_class(output: str, expected: str) -> None:
     unsure = say(RESULT | {"predictions": []})
