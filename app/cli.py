@@ -23,6 +23,7 @@ from app.command_line import (
     complain,
     require_worker,
     stop,
+    stop_unanswered,
 )
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
@@ -252,7 +253,7 @@ def status(
     except ProblemError as error:
         stop(error, 1)
     except UnreachableError as error:
-        stop(error, 2)
+        stop_unanswered(error)
     if as_json:
         print(json.dumps({**document, "result": result and dict(result)}, ensure_ascii=False))
         return

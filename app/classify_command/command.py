@@ -12,7 +12,7 @@ from app.classify_command.outputs import create_output
 from app.classify_command.progress import create_progress
 from app.classify_command.run import Run
 from app.classify_command.sources import Source, SourceError, find_sources
-from app.command_line import complain, stop
+from app.command_line import complain, stop, stop_unanswered
 from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 from classifier_client.requests import Options
 
@@ -47,7 +47,7 @@ def classify_sources(
     except SourceError as error:
         stop(error, 2)
     except UnreachableError as error:
-        stop(f"{error}; `classifier up` starts one", 2)
+        stop_unanswered(error)
 
 
 async def _classify(
