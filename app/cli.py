@@ -307,7 +307,8 @@ def main() -> None:
     except typer.TyperException as error:
         # Of a bare command the help was printed.
         if message := error.format_message():
-            complain(message)
+            # How a parser calls what it refuses is nothing to the user.
+            complain(message.replace("Value error, ", ""))
         code = error.exit_code
     except typer.Abort:
         code = 1

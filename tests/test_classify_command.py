@@ -62,7 +62,10 @@ def test_classify_puts_problems_into_json(service: RunningService, tmp_path: Pat
 def test_says_what_is_no_address(url: str) -> None:
     answer = run("classify", CAT, "--url", url)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("classifier: no classification service at")
+    assert answer.stderr == (
+        f"classifier: Invalid value for '--url' (env var: 'CLASSIFIER_URL'): {url} is no address "
+        "that begins with http:// or https://\n"
+    )
 
 
 def test_classify_gives_up_on_a_service_that_stays_busy() -> None:
@@ -145,6 +148,7 @@ def test_images_come_from_the_web(service: RunningService) -> None:
     ("arguments", "complaint"),
     [
         (["nowhere.jpg"], "no such file or folder: nowhere.jpg"),
+        (["ftp://foo/x.jpg"], "can't fetch ftp://foo/x.jpg: only http:// and https:// addresses"),
         (["nowhere/*.jpg"], "no file matches nowhere/*.jpg"),
         (["."], "no JPEG or PNG files in ."),
         (["-", "-"], "standard input can be read only once"),
@@ -152,7 +156,7 @@ def test_images_come_from_the_web(service: RunningService) -> None:
         (["--watch", "nowhere"], "can't watch nowhere: No such file or directory"),
         ([CAT, "--top-k", "0"], "Invalid value for '--top-k': "),
         ([CAT, "--threshold", "2"], "Invalid value for '--threshold': "),
-        ([CAT, "--output", "xml"], "Invalid value for '--output': "),
+        ([CAT, "--output", "xml"], "Invalid value for '--output': 'xml' is not one of"),
         ([CAT, "--nonsense"], "No such option: --nonsense"),
     ],
 )
