@@ -23,6 +23,7 @@ from app.command_line import (
     complain,
     require_worker,
     stop,
+    stop_unanswered,
 )
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
@@ -252,7 +253,7 @@ def status(
     except ProblemError as error:
         stop(error, 1)
     except UnreachableError as error:
-        stop(error, 2)
+        stop_unanswered(error)
     if as_json:
         print(json.dumps({**document, "result": result and dict(result)}, ensure_ascii=False))
         return
@@ -306,7 +307,8 @@ def main() -> None:
     except typer.TyperException as error:
         # Of a bare command the help was printed.
         if message := error.format_message():
-            complain(message)
+            # How a parser calls what it refuses is nothing to the user.
+            complain(message.replace("Value error, ", ""))
         code = error.exit_code
     except typer.Abort:
         code = 1

@@ -3,25 +3,72 @@
 import sys
 from importlib.util import find_spec
 from typing import Annotated, NoReturn
+from unicodedata import category
+from urllib.parse import urlsplit
 
 import typer
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from app.core.config import get_settings
+
+DEFAULT_URL = ""  # whatever the environment and the settings name: see _choose_url
 COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
 
-UrlOption = Annotated[str, typer.Option(help="Where the service runs.")]
+# What a terminal obeys, what breaks lines, what no encoding has.
+_CONTROLS = frozenset({"Cc", "Zl", "Zp", "Cs"})
+
+_SCHEMES = ("http", "https")
+
+
+def _choose_url(url: str) -> str:
+    if not url:
+        return f"http://127.0.0.1:{get_settings().listen.port}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in _SCHEMES or not parts.hostname:
+        raise typer.BadParameter(f"{url} is no address that begins with http:// or https://")
+    return url
+
+
+UrlOption = Annotated[
+    str,
+    typer.Option(
+        envvar="CLASSIFIER_URL",
+        callback=_choose_url,
+        show_default="this machine, LISTEN_PORT",
+        help="Where the service runs.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def escape_controls(text: str) -> str:
+    """As a terminal may show it: file names may hold anything, line breaks and surrogates too."""
+    return "".join(
+        (
+            character.encode("unicode_escape").decode()
+            if category(character) in _CONTROLS
+            else character
+        )
+        for character in text
+    )
 
 
 def complain(reason: object) -> None:
     """Say in one line what is wrong."""
-    print(f"classifier: {reason}", file=sys.stderr)
+    print(f"classifier: {escape_controls(str(reason))}", file=sys.stderr)
 
 
 def stop(reason: object, code: int) -> NoReturn:
     """Say in one line what is wrong, and end. Codes: 1 for what failed, 2 for usage."""
     complain(reason)
     raise typer.Exit(code)
+
+
+def stop_unanswered(error: object) -> NoReturn:
+    """Say that no service answers, and what helps."""
+    stop(f"{error}; `classifier up` starts one, --url names another", 2)
 
 
 def require_worker() -> None:

@@ -10,7 +10,15 @@ from uuid import UUID
 import typer
 
 from app.admin_token import find_admin_token
-from app.command_line import COMMAND_ATTEMPTS, DEFAULT_URL, JsonOption, UrlOption, complain, stop
+from app.command_line import (
+    COMMAND_ATTEMPTS,
+    DEFAULT_URL,
+    JsonOption,
+    UrlOption,
+    complain,
+    stop,
+    stop_unanswered,
+)
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 
@@ -66,7 +74,7 @@ def _ask(url: str, question: "Callable[[AsyncClassifier], Awaitable[Answer]]") -
     except ProblemError as error:
         stop(error, 1)
     except UnreachableError as error:
-        stop(error, 2)
+        stop_unanswered(error)
 
 
 @dead.command("list")

@@ -88,8 +88,8 @@ class BatchCalls(Conversation):
         It may be ``processing`` after that, while workers still have some of its jobs. Raises
         :class:`ProblemError` when it has ended, :class:`UnreachableError`.
         """
-        request = Request("POST", f"{_locate(batch_id)}/cancel")
-        return (yield from self._call(request, BatchStatus.from_document))
+        path, look = _locate(batch_id), self.batch(batch_id)
+        return (yield from self._cancel(path, "batch-ended", BatchStatus.from_document, look))
 
     def delete_batch(self, batch_id: str) -> Operation[None]:
         """Erase a batch, and all of its jobs with their images and results.
@@ -97,7 +97,7 @@ class BatchCalls(Conversation):
         Raises :class:`ProblemError` when there is no such batch any more,
         :class:`UnreachableError`.
         """
-        yield from self._do(Request("DELETE", _locate(batch_id)))
+        yield from self._erase(_locate(batch_id), "batch-erased")
 
     def _follow_batch(self, batch_id: str, tell: Callable[[BatchStatus], Sequel]) -> Sequel:
         return self._follow(f"{_locate(batch_id)}/events", BatchStatus.from_document, tell)

@@ -66,8 +66,8 @@ class Calls(BatchCalls):
         key, image and options are one job; by default each call has a key of its own, which makes
         it safe to send the image again after a lost connection.
 
-        Raises :class:`ProblemError`, :class:`UnreachableError`, and :class:`OSError` when the file
-        can't be read.
+        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`OSError` when the file
+        can't be read, and :class:`ValueError` for a key that is not printable ASCII.
         """
         request = create_upload(source, idempotency_key, options)
         return (yield from self._call(request, Job.from_document))
@@ -193,15 +193,15 @@ class Calls(BatchCalls):
         The status says which it was: ``cancelled``, or ``processing`` for one that may still end
         otherwise. Raises :class:`ProblemError` when it has ended, :class:`UnreachableError`.
         """
-        request = Request("POST", f"jobs/{quote_id(job_id)}/cancel")
-        return (yield from self._call(request, Status.from_document))
+        path, look = f"jobs/{quote_id(job_id)}", self.status(job_id)
+        return (yield from self._cancel(path, "job-ended", Status.from_document, look))
 
     def delete(self, job_id: str) -> Operation[None]:
         """Erase a job, its image and its result.
 
         Raises :class:`ProblemError` when there is no such job any more, :class:`UnreachableError`.
         """
-        yield from self._do(Request("DELETE", f"jobs/{quote_id(job_id)}"))
+        yield from self._erase(f"jobs/{quote_id(job_id)}", "job-erased")
 
     def health(self) -> Operation[Health]:
         """The state of the service, however bad; asked once. Raises :class:`UnreachableError`."""

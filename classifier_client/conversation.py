@@ -44,6 +44,33 @@ class Conversation:
             self._read(reply)
         return reply
 
+    def _erase(self, path: str, erased: str) -> Operation[None]:
+        """Erase what lies at ``path``. ``erased``: the code of the problem that it is erased.
+
+        That is no problem where the answer to an earlier attempt was lost.
+        """
+        reply, may_be_done = yield from self._persistence.insist(Request("DELETE", path))
+        if reply.is_error and not (may_be_done and self._parse(reply).get("code") == erased):
+            self._read(reply)
+
+    def _cancel(
+        self,
+        path: str,
+        ended: str,
+        read: Callable[[Document], Followed],
+        look: Operation[Followed],
+    ) -> Operation[Followed]:
+        """Cancel what lies at ``path``. ``ended``: the code of the problem that it has ended.
+
+        Where the answer to an earlier attempt was lost, ``look`` says whether that ended it.
+        """
+        reply, may_be_done = yield from self._persistence.insist(Request("POST", f"{path}/cancel"))
+        if reply.is_error and may_be_done and self._parse(reply).get("code") == ended:
+            snapshot = yield from look
+            if snapshot.status == "cancelled":
+                return snapshot
+        return self._understand(reply, self._read(reply), read)
+
     def _follow(
         self,
         path: str,

@@ -68,6 +68,12 @@ def create_image(source: ImageSource) -> Image:
         return Image(_NAMELESS, source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return Image(path.name, path)
+        return Image(_as_text(path.name), path)
     name = getattr(source, "name", None)
-    return Image(Path(name).name if isinstance(name, str) else _NAMELESS, source.read())
+    filename = _as_text(Path(name).name) if isinstance(name, str) else _NAMELESS
+    return Image(filename, source.read())
+
+
+def _as_text(name: str) -> str:
+    """Without the surrogates that stand for the bytes of a name that is not UTF-8."""
+    return name.encode(errors="replace").decode()

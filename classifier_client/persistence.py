@@ -54,6 +54,14 @@ class Persistence:
 
         ``deadline``: when no further attempt is made, on the monotonic clock.
         """
+        reply, _ = yield from self.insist(request, deadline)
+        return reply
+
+    def insist(
+        self, request: Request, deadline: float = math.inf
+    ) -> Operation[tuple[httpx.Response, bool]]:
+        """As :meth:`ask`; and whether an earlier attempt may have done what was asked."""
+        may_be_done = False
         failures = 0
         while True:
             try:
@@ -63,17 +71,19 @@ class Persistence:
                     reason = f"{_describe(error)}; it may have got the request all the same"
                     raise UnreachableError(self._url, reason) from error
                 yield self.pause_after(failures, error, deadline)
+                may_be_done = may_be_done or not isinstance(error, _NEVER_SENT)
             else:
                 # A 503 may come after all was accepted, when the service lost sight of Redis.
                 may_repeat = request.is_repeatable or reply.status_code == _REFUSED
                 if not (may_repeat and is_busy(reply)) or failures + 1 >= self._attempts:
-                    return reply
+                    return reply, may_be_done
                 pause = find_asked_pause(reply)
                 if pause is None:
                     pause = growing_pause(failures)
                 if pause > min(LONGEST_PAUSE_SECONDS, deadline - time.monotonic()):
-                    return reply
+                    return reply, may_be_done
                 yield Pause(pause)
+                may_be_done = may_be_done or reply.status_code != _REFUSED
             failures += 1
 
     def pause_after(

@@ -34,8 +34,13 @@ class Options(AnswerOptions, total=False):
 def create_upload(
     source: ImageSource, idempotency_key: str | None, options: Options, wait_seconds: int = 0
 ) -> Request:
-    """Send an image. Raises :class:`OSError` when an open file can't be read."""
+    """Send an image. Raises :class:`OSError` when an open file can't be read.
+
+    Raises :class:`ValueError` for a key that no header can hold.
+    """
     key = idempotency_key or str(uuid4())
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("idempotency_key must consist of printable ASCII characters")
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     params = {name: str(value) for name, value in options.items() if name != "cancel_after"}
     headers = {"Idempotency-Key": f'"{escaped}"', **_prefer(wait_seconds)}

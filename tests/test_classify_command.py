@@ -62,7 +62,10 @@ def test_classify_puts_problems_into_json(service: RunningService, tmp_path: Pat
 def test_says_what_is_no_address(url: str) -> None:
     answer = run("classify", CAT, "--url", url)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("classifier: no classification service at")
+    assert answer.stderr == (
+        f"classifier: Invalid value for '--url' (env var: 'CLASSIFIER_URL'): {url} is no address "
+        "that begins with http:// or https://\n"
+    )
 
 
 def test_classify_gives_up_on_a_service_that_stays_busy() -> None:
@@ -145,6 +148,7 @@ def test_images_come_from_the_web(service: RunningService) -> None:
     ("arguments", "complaint"),
     [
         (["nowhere.jpg"], "no such file or folder: nowhere.jpg"),
+        (["ftp://foo/x.jpg"], "can't fetch ftp://foo/x.jpg: only http:// and https:// addresses"),
         (["nowhere/*.jpg"], "no file matches nowhere/*.jpg"),
         (["."], "no JPEG or PNG files in ."),
         (["-", "-"], "standard input can be read only once"),
@@ -152,7 +156,7 @@ def test_images_come_from_the_web(service: RunningService) -> None:
         (["--watch", "nowhere"], "can't watch nowhere: No such file or directory"),
         ([CAT, "--top-k", "0"], "Invalid value for '--top-k': "),
         ([CAT, "--threshold", "2"], "Invalid value for '--threshold': "),
-        ([CAT, "--output", "xml"], "Invalid value for '--output': "),
+        ([CAT, "--output", "xml"], "Invalid value for '--output': 'xml' is not one of"),
         ([CAT, "--nonsense"], "No such option: --nonsense"),
     ],
 )
@@ -188,6 +192,30 @@ def test_csv_has_a_row_for_each_prediction(service: RunningService, tmp_path: Pa
     (failed,) = [row for row in rows if row["file"] == str(text)]
     assert failed["error"].startswith("Not a JPEG or PNG image. ")
     assert failed["class_name"] == ""
+
+
+@pytest.mark.parametrize("output", ["table", "jsonl", "csv"])
+def test_a_name_that_is_not_utf_8_is_printed_escaped(
+    output: str, service: RunningService, tmp_path: Path
+) -> None:
+    shutil.copyfile(CAT, os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    answer = run("classify", str(tmp_path), "--output", output, "--url", service.url)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "caf\\udce9.jpg" in answer.stdout
+    if output == "jsonl":
+        (document,) = read_lines(answer.stdout)
+        assert os.path.exists(document["file"])
+
+
+def test_a_name_does_not_command_the_terminal(service: RunningService, tmp_path: Path) -> None:
+    image, note = tmp_path / "\x1b[31mred.jpg", tmp_path / "two\nlines\x9b.jpg"
+    shutil.copyfile(CAT, image)
+    note.write_text("not an image")
+    answer = run("classify", str(tmp_path), "--url", service.url)
+    assert "\\x1b[31mred.jpg" in answer.stdout
+    assert answer.stderr.startswith(f"classifier: {tmp_path}/two\\nlines\\x9b.jpg: Not a JPEG")
+    assert len(answer.stderr.splitlines()) == 1
+    assert not {"\x1b", "\x9b"} & {*answer.stdout, *answer.stderr}
 
 
 @pytest.mark.parametrize(("output", "expected"), [("table", "no class"), ("csv", ",,,,")])

@@ -154,6 +154,27 @@ def test_a_run_that_ended_is_not_gone_on_with(service: RunningService, tmp_path:
     assert len(ids) == 2 * len(names)
 
 
+def test_an_image_that_was_never_sent_is_none_of_an_interrupted_run(tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    live, missing = say({"status": "live"}), say({}, 404)
+    # The script is both the service and the site that the image is not at.
+    with play(live, missing, live, missing) as (url, _):
+        again = [run("classify", f"{url}/cat.jpg", "--url", url, **state) for _ in range(2)]
+    for answer in again:
+        assert answer.stderr == f"classifier: {url}/cat.jpg: Download failed. HTTP 404\n"
+
+
+def test_an_interrupted_run_says_how_much_it_had_sent(tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    live, accepted, down = say({"status": "live"}), say(ACCEPTED, 202), refuse(503, SOON)
+    with play(live, accepted, *[down] * ATTEMPTS, live, say(RESULT)) as (url, _):
+        assert run("classify", CAT, "--url", url, **state).returncode == 1
+        answer = run("classify", CAT, "--url", url, **state)
+    assert answer.stderr == (
+        "classifier: going on with an interrupted run that sent 1 image; --fresh does not\n"
+    )
+
+
 @pytest.mark.parametrize("change", ["fresh", "changed"])
 def test_an_interrupted_run_is_forgotten_where_it_does_not_count(
     change: str, tmp_path: Path

@@ -42,7 +42,17 @@ def test_says_where_no_service_answers(command: tuple[str, str]) -> None:
     answer = run(*command, "--url", url, ADMIN_TOKEN=TOKEN)
     assert answer.returncode == 2
     assert answer.stderr.startswith(f"classifier: no classification service at {url}: ")
+    assert answer.stderr.endswith("`classifier up` starts one, --url names another\n")
     assert len(answer.stderr.splitlines()) == 1
+
+
+def test_the_service_is_where_the_environment_says() -> None:
+    port = find_free_port()
+    settings = run("status", UNKNOWN_ID, LISTEN_PORT=str(port))
+    assert f"no classification service at http://127.0.0.1:{port}: " in settings.stderr
+    url = f"http://localhost:{port}/elsewhere"
+    named = run("status", UNKNOWN_ID, CLASSIFIER_URL=url, LISTEN_PORT="1")
+    assert f"no classification service at {url}: " in named.stderr
 
 
 # --- status --------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """What the Python client does when connections break and services are busy."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -106,6 +108,25 @@ def test_an_image_is_sent_again_under_the_same_key(create_client: Create, refusa
     assert all(SAMPLE.read_bytes() in body for _, body in script.requests)
 
 
+def test_a_file_may_have_any_name(create_client: Create, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    path.write_bytes(SAMPLE.read_bytes())
+    with play(say(ACCEPTED, 202)) as (url, script):
+        client = create_client(url)
+        client.submit(path)
+        with path.open("rb") as file:
+            client.submit(file)
+    assert all(b'filename="caf?.jpg"' in body for _, body in script.requests)
+
+
+@pytest.mark.parametrize("key", ["caf\u00e9", "two\nlines", "\udce9"])
+def test_an_idempotency_key_is_printable_ascii(create_client: Create, key: str) -> None:
+    with play(say(ACCEPTED, 202)) as (url, script):
+        with pytest.raises(ValueError, match="^idempotency_key must consist of printable ASCII"):
+            create_client(url).submit(SAMPLE, idempotency_key=key)
+    assert not script.requests
+
+
 def test_options_go_out_as_the_service_has_them(create_client: Create) -> None:
     with play(say(ACCEPTED, 202)) as (url, script):
         create_client(url).submit(
@@ -149,6 +170,44 @@ def test_a_conflict_without_a_time_is_final(create_client: Create) -> None:
             create_client(url).cancel(JOB_ID)
     assert raised.value.code == "job-ended"
     assert len(script.requests) == 1
+
+
+LOST = [CUT, refuse(503, SOON)]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["cut", "503"])
+@pytest.mark.parametrize("kind", ["job", "batch"])
+def test_what_was_erased_before_the_answer_was_lost_is_erased(
+    create_client: Create, kind: str, lost: Reply
+) -> None:
+    gone = refuse(410, {}, f"{kind}-erased")
+    with play(lost, gone) as (url, script):
+        client = create_client(url)
+        delete = client.delete if kind == "job" else client.delete_batch
+        delete(JOB_ID)
+        with pytest.raises(ProblemError, match="Too much work"):
+            delete(JOB_ID)
+    assert len(script.requests) == 3
+
+
+def test_a_refusal_is_no_lost_answer(create_client: Create) -> None:
+    with play(refuse(429, SOON), refuse(410, {}, "job-erased")) as (url, _):
+        with pytest.raises(ProblemError):
+            create_client(url).delete(JOB_ID)
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["cut", "503"])
+def test_what_was_cancelled_before_the_answer_was_lost_is_cancelled(
+    create_client: Create, lost: Reply
+) -> None:
+    ended = refuse(409, {}, "job-ended")
+    status = {"job_id": JOB_ID, "status": "cancelled", "progress": 0, "updated_at": TIME}
+    with play(lost, ended, say(status)) as (url, _):
+        assert create_client(url).cancel(JOB_ID).status == "cancelled"
+    with play(lost, ended, say(status | {"status": "completed"})) as (url, _):
+        with pytest.raises(ProblemError) as raised:
+            create_client(url).cancel(JOB_ID)
+    assert raised.value.code == "job-ended"
 
 
 def test_a_service_that_does_not_wait_is_not_asked_all_the_time(create_client: Create) -> None:

@@ -12,7 +12,7 @@ from app.classify_command.outputs import create_output
 from app.classify_command.progress import create_progress
 from app.classify_command.run import Run
 from app.classify_command.sources import Source, SourceError, find_sources
-from app.command_line import complain, stop
+from app.command_line import complain, stop, stop_unanswered
 from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 from classifier_client.requests import Options
 
@@ -47,7 +47,7 @@ def classify_sources(
     except SourceError as error:
         stop(error, 2)
     except UnreachableError as error:
-        stop(f"{error}; `classifier up` starts one", 2)
+        stop_unanswered(error)
 
 
 async def _classify(
@@ -64,8 +64,9 @@ async def _classify(
         sources = find_sources(arguments)
         await _probe(url)
         journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
-        if known := journal.count_known():
-            complain(f"going on with an interrupted run that sent {known} images; --fresh does not")
+        if sent := journal.count_sent():
+            images = "1 image" if sent == 1 else f"{sent} images"
+            complain(f"going on with an interrupted run that sent {images}; --fresh does not")
         output = create_output(format, endless=watch is not None)
         progress = opened.enter_context(create_progress())
         task = progress.add_task("classifying", total=None if watch else len(sources))

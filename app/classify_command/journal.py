@@ -61,21 +61,16 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def count_known(self) -> int:
-        """How many entries of interrupted runs have not been taken."""
-        return sum(len(entries) for entries in self._earlier.values())
+    def count_sent(self) -> int:
+        """How many images interrupted runs have surely sent; there may be others."""
+        earlier = (entry for entries in self._earlier.values() for entry in entries)
+        return sum(bool(entry.job_id or entry.answer) for entry in earlier)
 
     def take(self, identity: str) -> Entry:
-        """The entry of an interrupted run, or a new one."""
+        """The entry of an interrupted run, or a new one, not yet written."""
         if entries := self._earlier.get(identity):
             return entries.pop()
-        return self.create(identity)
-
-    def create(self, identity: str) -> Entry:
-        """A new entry."""
-        entry = Entry(identity, str(uuid4()))
-        self.write(entry)
-        return entry
+        return Entry(identity, str(uuid4()))
 
     def write(self, entry: Entry) -> None:
         """Keep what is known now, even should this process be killed next."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from app.classify_command.formats import Format
 from app.classify_command.run import Answer
-from app.command_line import complain
+from app.command_line import complain, escape_controls
 
 
 class Output(Protocol):
@@ -31,7 +31,11 @@ class TableOutput:
         from app.tables import create_prediction_table
 
         answers = list(answers)
-        rows = [(item.name, item.result["predictions"]) for item in answers if item.result]
+        rows = [
+            (escape_controls(item.name), item.result["predictions"])
+            for item in answers
+            if item.result
+        ]
         if rows:
             Console().print(create_prediction_table(rows))
         _complain_of(answers)
@@ -44,7 +48,7 @@ class LiveOutput:
         if answer.result:
             best = next(iter(answer.result["predictions"]), None)
             text = f"{best['class_name']} {best['confidence']:.1%}" if best else "no class"
-            print(f"{answer.name}: {text}", flush=True)
+            print(f"{escape_controls(answer.name)}: {text}", flush=True)
         _complain_of([answer])
 
     def end(self, answers: Iterable[Answer]) -> None:
@@ -103,5 +107,6 @@ def _print_row(*values: object) -> None:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
     # Looked up each time: a progress bar puts something else in its place.
-    sys.stdout.write(line.getvalue())
+    # A name that is not UTF-8 has surrogates, which can't be written as they are.
+    sys.stdout.write(line.getvalue().encode(errors="backslashreplace").decode())
     sys.stdout.flush()

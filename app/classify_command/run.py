@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -51,7 +52,9 @@ class Answer:
 
     def to_json(self) -> str:
         """One line: ``{"file": …, "result": …}`` or ``{"file": …, "problem": …}``."""
-        return json.dumps({"file": self.name, **self.document}, ensure_ascii=False)
+        text = json.dumps({"file": self.name, **self.document}, ensure_ascii=False)
+        # A name that is not UTF-8 has surrogates, which only JSON's escapes can hold.
+        return text.encode(errors="backslashreplace").decode()
 
 
 class Run:
@@ -121,12 +124,13 @@ class Run:
             if error.code != _FORGOTTEN:
                 raise
         # An earlier run began the job, and its result has expired since.
-        entry.key, entry.job_id = self._journal.create(entry.identity).key, None
+        entry.key, entry.job_id = str(uuid4()), None
         return await self._follow(source, entry)
 
     async def _follow(self, source: Source, entry: Entry) -> dict[str, Any]:
         if entry.job_id is None:
             image = await source.read()
+            self._journal.write(entry)  # from here on it may have been sent
             job = await self._client.submit(image, idempotency_key=entry.key, **self._options)
             entry.job_id = job.job_id
             self._journal.write(entry)

@@ -147,6 +147,8 @@ def _expand(argument: str) -> list[Source]:
         return list(files)
     if os.path.exists(argument):
         return [FileSource(argument)]
+    if "://" in argument:
+        raise SourceError(f"can't fetch {argument}: only http:// and https:// addresses")
     if not glob.has_magic(argument):
         raise SourceError(f"no such file or folder: {argument}")
     names = (name for name in glob.iglob(argument, recursive=True) if os.path.isfile(name))
