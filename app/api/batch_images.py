@@ -61,7 +61,8 @@ class IncomingImage:
 
     async def refuse(self, error: ServiceError) -> None:
         """The image is not taken: its job will fail with this."""
-        self._error = error
+        # Its traceback would hold the last piece of the upload.
+        self._error = error.with_traceback(None)
         await self._upload.abort()
 
     async def abort(self) -> None:
