@@ -1,17 +1,15 @@
 """A batch as the API shows it."""
 
-import json
 from typing import Any
 from uuid import UUID
 
+from app.api.job_documents import read_error, render_json
 from app.api.problems import problem_type
 from app.core.clock import to_datetime
-from app.core.errors import JOB_ERRORS, JobErasedError, JobFailedError, ServiceError
+from app.core.errors import JobErasedError, ServiceError
 from app.jobs.batch import Batch, BatchImage
 from app.jobs.job import Job, JobState
 from app.models.batch_schemas import BatchAccepted, BatchJob, BatchStatus
-
-_RENDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def describe_accepted(batch_id: UUID, images: list[BatchImage]) -> BatchAccepted:
@@ -49,7 +47,7 @@ def render_line(job_id: str, job: Job | None) -> str:
     """
     if job is None:
         document = {"job_id": job_id, "custom_id": None, "filename": None, "status": "erased"}
-        return _RENDER(document | {"problem": _describe_problem(JobErasedError())}) + "\n"
+        return render_json(document | {"problem": _describe_problem(JobErasedError())}) + "\n"
     document = {
         "job_id": job_id,
         "custom_id": job.custom_id or None,
@@ -57,13 +55,12 @@ def render_line(job_id: str, job: Job | None) -> str:
         "status": job.state.value,
     }
     if job.state is JobState.COMPLETED:
-        return f'{_RENDER(document)[:-1]},"predictions":{job.predictions_json}}}\n'
+        return f'{render_json(document)[:-1]},"predictions":{job.predictions_json}}}\n'
     if job.error:
-        kind = JOB_ERRORS.get(job.error["code"], JobFailedError)
-        problem = _describe_problem(kind(job.error["detail"]))
-        return _RENDER(document | {"problem": problem}) + "\n"
+        problem = _describe_problem(read_error(job))
+        return render_json(document | {"problem": problem}) + "\n"
     # A dead letter that an operator has retried.
-    return _RENDER(document) + "\n"
+    return render_json(document) + "\n"
 
 
 def _describe_problem(error: ServiceError) -> dict[str, Any]:

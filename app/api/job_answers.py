@@ -6,10 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.direct_route import create_answer, create_json_answer
-from app.api.job_documents import render_result
+from app.api.job_documents import read_error, render_result
 from app.api.job_paths import follow
 from app.api.problems import create_problem_response
-from app.core.errors import JOB_ERRORS, JobFailedError
 from app.jobs.job import Job, JobState
 from app.models.schemas import JobAccepted
 
@@ -28,6 +27,6 @@ def create_end(job: Job, headers: dict[str, str]) -> Response:
     """The answer that holds what came of a job that has ended."""
     if job.state is JobState.COMPLETED:
         return create_json_answer(render_result(job), headers=headers)
-    kind = JOB_ERRORS.get(job.error["code"], JobFailedError)
-    error = kind(job.error["detail"], headers=headers, job_id=job.id)
+    error = read_error(job)
+    error.headers |= headers
     return create_problem_response(error)

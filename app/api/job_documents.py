@@ -5,11 +5,18 @@ from typing import Any
 from uuid import UUID
 
 from app.core.clock import format_milliseconds, to_datetime
+from app.core.errors import JOB_ERRORS, JobFailedError, ServiceError
 from app.jobs.job import Job
 from app.models.schemas import JobStatus, ListedJob
 
 # What json.dumps would make anew for every answer.
-_RENDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+render_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def read_error(job: Job) -> ServiceError:
+    """Why a job has ended without predictions, as the error that an answer says it by."""
+    kind = JOB_ERRORS.get(job.error["code"], JobFailedError)
+    return kind(job.error["detail"], job_id=job.id)
 
 
 def describe(job: Job) -> JobStatus:
@@ -42,5 +49,5 @@ def render_result(job: Job) -> str:
         "completed_at": format_milliseconds(job.finished_ms),
         "model": {"name": job.model, "version": job.model_version, "engine": job.engine},
     }
-    rest = _RENDER(document)
+    rest = render_json(document)
     return f'{{"job_id":"{job.id}","predictions":{job.predictions_json},{rest[1:]}'
