@@ -264,13 +264,15 @@ def test_after_any_history_every_job_is_in_its_one_place(server_url: str, seed: 
         server_url, batch_size=BATCH_SIZE, max_attempts=2, retry_limit=1, history_length=0
     )
     chance = Chance(under_test, seed)
-    for number in range(STEPS):
+    # A history in which nothing happens proves nothing: it goes on until all these ends came.
+    ends = {"completed", "undecodable-image", "deadline-exceeded", "unprocessable"}
+    ends |= {"job-cancelled", "empty-file"}
+    for number in range(10 * STEPS):
         name = chance.step()
         try:
             chance.assert_invariants()
         except AssertionError as error:
             raise AssertionError(f"after {name}, step {number}") from error
-    # A history in which nothing happens proves nothing.
-    ends = {"completed", "undecodable-image", "deadline-exceeded", "unprocessable"}
-    ends |= {"job-cancelled", "empty-file"}
+        if number >= STEPS and ends <= set(chance.verdicts):
+            break
     assert ends <= set(chance.verdicts)
