@@ -60,6 +60,22 @@ def test_a_sender_that_is_killed_in_the_middle_loses_nothing(office: PostOffice)
                 assert office.wait_for_end(delivery_id)["status"] == "delivered"
 
 
+def test_what_a_dead_sender_would_have_tried_again_another_tries(office: PostOffice) -> None:
+    gate = threading.Event()
+    with run_receiver(Reply(500, after=gate), Reply(204)) as receiver:
+        office.register(receiver.url)
+        with sender_process(office) as process:
+            office.complete()
+            delivery_id = receiver.next().id
+            with run_sender(office.settings):
+                gate.set()
+                office.wait_for_attempts(delivery_id, 1)
+                process.kill()
+                process.wait(10)
+                assert receiver.next().id == delivery_id
+                assert office.wait_for_end(delivery_id)["status"] == "delivered"
+
+
 def test_a_sender_that_was_only_asleep_changes_nothing(office: PostOffice) -> None:
     late = threading.Event()
     with run_receiver(Reply(204, after=late), Reply(500)) as receiver:

@@ -24,6 +24,18 @@ local function note_attempt(id, trail, note)
   redis.call('HDEL', DELIVERY .. id, 'sending')
 end
 
+-- A receiver that is down fails at once, each time: without pauses the attempts at one such would
+-- keep a core busy. Whoever fails now and then is not held up; the longest pause is how late the
+-- end of an outage may be noticed.
+local FEW_FAILURES, FIRST_PAUSE, LONGEST_PAUSE = 5, 100, 5000
+
+local function find_pause(failures)
+  if failures < FEW_FAILURES then
+    return 0
+  end
+  return math.min(FIRST_PAUSE * 2 ^ (failures - FEW_FAILURES), LONGEST_PAUSE)
+end
+
 -- What the webhook's next deliveries have to know of this one.
 local function mark_webhook(webhook, verdict, silence)
   local key = WEBHOOK .. webhook
@@ -34,10 +46,9 @@ local function mark_webhook(webhook, verdict, silence)
     redis.call('HDEL', key, 'failing')
     return
   end
-  redis.call('HSET', key, 'failing', 1)
-  if silence > 0 then
-    redis.call('HSET', key, 'paused', now + silence)
-  end
+  local pause = math.max(silence, find_pause(redis.call('HINCRBY', key, 'failing', 1)))
+  local paused = tonumber(redis.call('HGET', key, 'paused') or 0)
+  redis.call('HSET', key, 'paused', math.max(paused, now + pause))
   if verdict == 'gone' then
     redis.call('HSET', key, 'enabled', 0)
   end
@@ -54,12 +65,13 @@ for i = 1, #ARGV, 7 do
   local delay, silence = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
   local record = redis.call('HMGET', DELIVERY .. id, 'state', 'attempts', 'trail', 'again')
   if record[1] == 'pending' and record[2] == ARGV[i + 2] then
+    local is_news = verdict ~= 'delivered'
     note_attempt(id, record[3], ARGV[i + 4])
     mark_webhook(webhook, verdict, silence)
     if is_wanted_again(id, webhook, record[4]) then
       redis.call('ZADD', WEBHOOK_DUE .. webhook, now, id)
       redis.call('HSET', DELIVERY .. id, 'due', now, 'tries', 0)
-      ring()
+      is_news = true
     elseif verdict == 'retry' then
       redis.call('ZADD', WEBHOOK_DUE .. webhook, now + delay, id)
       redis.call('HSET', DELIVERY .. id, 'due', now + delay)
@@ -70,5 +82,9 @@ for i = 1, #ARGV, 7 do
         verdict == 'gone' and 'webhook-disabled' or 'attempts-exhausted')
     end
     reschedule(webhook)
+    if is_news then
+      -- Something is due at a time that no sender knew of; the one that reports may not live to see it.
+      ring()
+    end
   end
 end

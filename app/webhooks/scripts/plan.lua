@@ -1,11 +1,11 @@
 -- Turn what the history says of ended jobs and batches into deliveries. That and the cursor move in
 -- one step, so each event is planned once, however many senders there are and whenever one dies.
 -- ARGV: entries to read at most
--- Returns {webhooks that are registered, entries read, the cursor, deliveries dropped, since when
--- events were lost, in ms, or nothing}
+-- Returns {webhooks that are registered, entries read, the cursor, deliveries made, 1 if the senders
+-- were told, deliveries dropped, since when events were lost, in ms, or nothing}
 local registered = redis.call('ZCARD', WEBHOOKS)
 if registered == 0 then
-  return {0, 0, '', 0}
+  return {0, 0, '', 0, 0, 0}
 end
 local now = now_ms()
 local cursor = redis.call('GET', WEBHOOK_CURSOR) or '0-0'
@@ -33,6 +33,7 @@ local function webhooks_of(owner)
         table.insert(known[owner], {
           id = id, events = ' ' .. record[2] .. ' ', created = tonumber(record[3]),
           waiting = redis.call('ZCARD', WEBHOOK_DUE .. id), made = 0,
+          due = tonumber(redis.call('ZSCORE', WEBHOOKS_DUE, id) or math.huge),
         })
       end
     end
@@ -94,13 +95,15 @@ for _, entry in ipairs(entries) do
   end
 end
 
-local made = 0
+-- Of a webhook that has been due for a while, or is not yet, the senders know what they need: one of
+-- them sends to it now, or waits for the end of its pause.
+local made, is_new = 0, false
 for _, webhooks in pairs(known) do
   for _, webhook in ipairs(webhooks) do
     if webhook.made > 0 then
       made = made + webhook.made
       cut_log(webhook)
-      reschedule(webhook.id)
+      is_new = (reschedule(webhook.id) <= now and webhook.due > now) or is_new
     end
   end
 end
@@ -111,7 +114,7 @@ end
 if lost_since then
   redis.call('SET', WEBHOOK_LOSS, lost_since, 'PX', LOSS_TTL)
 end
-if made > 0 then
+if is_new then
   ring()
 end
-return {registered, #entries, cursor, dropped, lost_since or nil}
+return {registered, #entries, cursor, made, is_new and 1 or 0, dropped, lost_since or nil}

@@ -18,18 +18,18 @@ local function ring()
 end
 
 -- When a sender next has to look at a webhook: at once if that takes nothing any more and something
--- is left to be cleared out.
+-- is left to be cleared out. Returns when that is, nothing if nothing waits.
 local function reschedule(webhook)
   local first = redis.call('ZRANGE', WEBHOOK_DUE .. webhook, 0, 0, 'WITHSCORES')[2]
   local record = redis.call('HMGET', WEBHOOK .. webhook, 'enabled', 'paused')
   local is_left = first or (not record[1] and redis.call('EXISTS', WEBHOOK_LOG .. webhook) == 1)
   if not is_left then
     redis.call('ZREM', WEBHOOKS_DUE, webhook)
-  elseif record[1] ~= '1' then
-    redis.call('ZADD', WEBHOOKS_DUE, 0, webhook)
-  else
-    redis.call('ZADD', WEBHOOKS_DUE, math.max(first, record[2] or 0), webhook)
+    return nil
   end
+  local due = record[1] == '1' and math.max(first, record[2] or 0) or 0
+  redis.call('ZADD', WEBHOOKS_DUE, due, webhook)
+  return due
 end
 
 -- The end of a delivery. What the log no longer shows is not kept.

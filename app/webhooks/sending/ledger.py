@@ -29,6 +29,9 @@ class Plan:
     registered: int
     read: int
     cursor: str
+    made: int
+    is_told: bool
+    """Whether the senders were told to look, because something can be sent at once."""
     dropped: int
     lost_since_ms: int | None
 
@@ -36,6 +39,11 @@ class Plan:
     def is_behind(self) -> bool:
         """Whether the history may hold more."""
         return self.read == PLAN_SIZE
+
+    @property
+    def is_all_held_up(self) -> bool:
+        """Whether deliveries were made and none of them can be sent yet."""
+        return self.made > 0 and not self.is_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +144,11 @@ class SenderLedger:
 
     async def plan(self) -> Plan:
         """Make deliveries of the next ends in the history."""
-        registered, read, cursor, dropped, *lost = await self._run(self._plan, [PLAN_SIZE])
-        return Plan(registered, read, cursor.decode(), dropped, lost[0] if lost else None)
+        answer = await self._run(self._plan, [PLAN_SIZE])
+        registered, read, cursor, made, is_told, dropped, *lost = answer
+        return Plan(
+            registered, read, cursor.decode(), made, bool(is_told), dropped, *lost or [None]
+        )
 
     async def claim(self, free: int, most_of_one: int, busy: Mapping[str, int]) -> Due:
         """Take deliveries that are due: ``free`` at most, and of one webhook ``most_of_one`` less

@@ -28,6 +28,8 @@ MOST_OF_ONE = 8
 # A job makes three entries within milliseconds: after a plan so long is waited, and all that came
 # meanwhile is one plan.
 _PLAN_GAP_SECONDS = 0.01
+# Where only receivers that fail or are behind are concerned, nobody waits for the plan.
+_LONG_PLAN_GAP_SECONDS = 0.2
 
 _RETRY_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0  # after which the bell's connection is tried, and then counts as dead
@@ -105,7 +107,9 @@ class WebhookSender:
                 elif not plan.read:
                     await self._ledger.wait_for_history(plan.cursor)
                 elif not plan.is_behind:
-                    await asyncio.sleep(_PLAN_GAP_SECONDS)
+                    await asyncio.sleep(
+                        _LONG_PLAN_GAP_SECONDS if plan.is_all_held_up else _PLAN_GAP_SECONDS
+                    )
             except (RedisError, OSError) as error:
                 await self._wait_for_redis(error)
 
@@ -154,11 +158,8 @@ class WebhookSender:
         return due.pause_seconds
 
     async def _attempt(self, claim: DeliveryClaim) -> None:
-        delivered = False
         try:
-            report = await self._courier.deliver(claim)
-            delivered = report.verdict is Verdict.DELIVERED
-            await self._finish(report)
+            await self._finish(await self._courier.deliver(claim))
         except (RedisError, OSError) as error:
             # Its lease runs out, and it is sent again.
             logger.warning("can't report on delivery %s: %s", claim.delivery_id, error)
@@ -166,8 +167,7 @@ class WebhookSender:
             self._busy[claim.webhook_id] -= 1
             if not self._busy[claim.webhook_id]:
                 del self._busy[claim.webhook_id]
-            # After a success nothing is due earlier than was known, unless there was no place.
-            if self._is_limited or not delivered:
+            if self._is_limited:
                 self._due.set()
 
     async def _finish_group(self, reports: list[AttemptReport]) -> list[None]:
