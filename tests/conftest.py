@@ -8,10 +8,12 @@ import pytest
 import redis
 
 from app.core.config import RedisSettings, ResultSettings, Settings
+from app.models.ml_models import LoadedModel
 from classifier_client import Classifier
 from tests.clients import Awaited, Create
 from tests.redis_servers import find_programs, run_redis
 from tests.service import RunningService
+from tests.workplace import load_fast_model
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,12 @@ def settings(clean_redis_url: str, tmp_path: Path) -> Settings:
         data_dir=tmp_path / "data",
         result=ResultSettings(cache_entries=0),
     )
+
+
+@pytest.fixture(scope="session")
+def model() -> LoadedModel:
+    """The built-in model, as a worker process has it."""
+    return load_fast_model()
 
 
 @pytest.fixture(scope="session")

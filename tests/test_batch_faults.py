@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.core import keys
-from app.core.config import EngineName, ModelSettings, RetrySettings, Settings
+from app.core.config import RetrySettings, Settings
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.file_payloads import FilePayloads
 from app.jobs.job import DeathReason, JobState
 from app.jobs.payload_stores import payload_folder
-from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
+from app.models.ml_models import ClassPrediction, LoadedModel
 from app.tasks.classification import HandBackRequested
-from tests.service import MODEL_CACHE, wait_until
-from tests.test_tasks import Workplace
+from tests.service import wait_until
+from tests.workplace import Workplace
 
 CAT = (Path(__file__).parent.parent / "app" / "samples" / "cat.jpg").read_bytes()
 
@@ -31,12 +31,6 @@ def one_colour_png(value: int) -> bytes:
 
 
 BLACK = one_colour_png(0)
-
-
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    settings = Settings(model=ModelSettings(cache_dir=MODEL_CACHE), engine=EngineName.ONNXRUNTIME)
-    return load_model(prepare_model(settings), settings)
 
 
 class TroubledModel(LoadedModel):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.core.config import LimitSettings
-from app.core.errors import OversizedImageError, TruncatedImageError, UndecodableImageError
+from app.core.job_errors import OversizedImageError, TruncatedImageError, UndecodableImageError
 from app.inference.images import decode
 from app.models.manifest import ModelManifest
 from tests.image_files import ORIENTATIONS, encode, encode_turned, make_png

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from app.core.config import EngineName, ModelSettings, QueueSettings, Settings
-from app.core.errors import PayloadUnreadableError
+from app.core.job_errors import PayloadUnreadableError
 from app.jobs.file_payloads import FilePayloads
 from app.jobs.job import Answer, Claim, Outcome
 from app.jobs.ledger import RedisLedger

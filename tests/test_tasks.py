@@ -1,93 +1,27 @@
 """What a worker process does when a doorbell rings: real ledger, real payloads, real model."""
 
-import asyncio
 import itertools
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
-import redis
 from numpy.typing import NDArray
-from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
-from app.core.config import EngineName, ModelSettings, PayloadSettings, RetrySettings, Settings
-from app.jobs.answer_options import DEFAULT_OPTIONS, AnswerOptions
-from app.jobs.intake import RedisIntake
-from app.jobs.job import Answer, DeathReason, Job, JobState, Submission
-from app.jobs.ledger import RedisLedger
-from app.jobs.payload_stores import create_payload_intake, create_payload_store, payload_folder
-from app.jobs.payloads import PayloadStore
-from app.jobs.redis_guard import RedisGuard
-from app.jobs.withdrawals import Withdrawals
-from app.models.ml_models import ClassPrediction, LoadedModel, load_model, prepare_model
-from app.tasks.classification import BatchClassifier, Clock
+from app.core.config import PayloadSettings, RetrySettings, Settings
+from app.jobs.answer_options import AnswerOptions
+from app.jobs.job import Answer, DeathReason, JobState
+from app.jobs.payload_stores import payload_folder
+from app.models.ml_models import ClassPrediction, LoadedModel
 from tests.live_listener import LiveListener
-from tests.service import MODEL_CACHE
-
-SAMPLES = Path(__file__).parent.parent / "app" / "samples"
-
-
-class Workplace:
-    """One worker process's classifier, and the API's half to feed it."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        model: LoadedModel,
-        clock: Clock = time.monotonic,
-        payloads: PayloadStore | None = None,
-    ) -> None:
-        self.settings = settings
-        self.redis = redis.Redis.from_url(settings.redis.url)
-        self.ledger = RedisLedger(self.redis, settings)
-        self.payloads = payloads or create_payload_store(settings, self.redis)
-        self.classifier = BatchClassifier(
-            "holder", self.ledger, self.payloads, model, settings, clock
-        )
-
-    def submit(self, *images: bytes, options: AnswerOptions = DEFAULT_OPTIONS) -> list[str]:
-        async def run() -> list[str]:
-            client = AsyncRedis.from_url(self.settings.redis.url)
-            guard = RedisGuard()
-            payloads = create_payload_intake(self.settings, client, guard)
-            intake = RedisIntake(client, self.settings, guard)
-            ids = []
-            for image in images:
-                job_id = str(uuid4())
-                writer = payloads.create_writer(job_id)
-                await writer.write(image)
-                size = await writer.commit()
-                await intake.submit(Submission(job_id, "anonymous", size, options=options))
-                ids.append(job_id)
-            await client.aclose()
-            return ids
-
-        return asyncio.run(run())
-
-    def get(self, job_id: str) -> Job:
-        return Job.from_record(job_id, self.redis.hgetall(keys.job(job_id)))
-
-
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    settings = Settings(model=ModelSettings(cache_dir=MODEL_CACHE), engine=EngineName.ONNXRUNTIME)
-    return load_model(prepare_model(settings), settings)
+from tests.workplace import HastyClock, MoodyEngine, OneByOne, Workplace, read_sample
 
 
 @pytest.fixture(params=["files", "redis"])
 def workplace(request: pytest.FixtureRequest, settings: Settings, model: LoadedModel) -> Workplace:
     store = PayloadSettings(store=request.param)
     return Workplace(settings.model_copy(update={"payload": store}), model)
-
-
-def read_sample(name: str) -> bytes:
-    return (SAMPLES / name).read_bytes()
 
 
 def test_a_batch_of_images_is_classified(workplace: Workplace) -> None:
@@ -201,27 +135,6 @@ def test_a_doorbell_too_many_does_nothing(workplace: Workplace) -> None:
     assert workplace.redis.exists(keys.DOORBELLS) == 0
 
 
-class MoodyEngine:
-    """A real engine that refuses dark images, alone or in a batch."""
-
-    portion = 8
-
-    def __init__(self, model: LoadedModel) -> None:
-        self.name = model.engine.name
-        self._engine = model.engine
-
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if any(image.mean() < 10 for image in batch):
-            raise ValueError("too dark in here")
-        return self._engine.predict(batch)
-
-
-class OneByOne(MoodyEngine):
-    """A real engine that takes one image at a time."""
-
-    portion = 1
-
-
 def black_png() -> bytes:
     import io
 
@@ -276,17 +189,6 @@ def test_an_interrupted_batch_goes_back_to_the_queue(
     # Each will run alone; whoever answers the bell goes on with the second.
     assert workplace.redis.llen(keys.DOORBELLS) == 1
     assert None not in workplace.payloads.read_many(ids)
-
-
-class HastyClock:
-    """Every look at it is long after the last."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def __call__(self) -> float:
-        self._now += 1
-        return self._now
 
 
 def test_one_doorbell_is_enough_for_all_that_waits(workplace: Workplace) -> None:
@@ -370,82 +272,6 @@ def test_a_slow_batch_shows_real_stages_and_ends_jobs_one_by_one(
         ("processing", 50, "classifying"),
         ("completed", 100, ""),
     ]
-
-
-class Interruption(OneByOne):
-    """A real engine during whose first call something happens to the jobs."""
-
-    def __init__(self, model: LoadedModel, happen: Callable[[], None]) -> None:
-        super().__init__(model)
-        self._happen = happen
-        self.calls = 0
-
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.calls += 1
-        if self.calls == 1:
-            self._happen()
-        return super().predict(batch)
-
-
-@pytest.mark.parametrize("method", ["cancel", "erase"])
-def test_what_is_not_wanted_any_more_is_left(
-    settings: Settings, model: LoadedModel, method: str
-) -> None:
-    """Of three jobs the second is withdrawn while the first is being classified."""
-    ids: list[str] = []
-    engine = Interruption(model, lambda: withdraw(settings, method, ids[1]))
-    workplace = Workplace(settings, LoadedModel(model.manifest, engine), HastyClock())
-    ids += workplace.submit(*[read_sample("cat.jpg")] * 3)
-    workplace.classifier.answer_doorbell()
-    assert engine.calls == 2
-    first, third = workplace.get(ids[0]), workplace.get(ids[2])
-    assert (first.state, third.state) == (JobState.COMPLETED, JobState.COMPLETED)
-    if method == "cancel":
-        assert workplace.get(ids[1]).state is JobState.CANCELLED
-    else:
-        assert not workplace.redis.exists(keys.job(ids[1]))
-    assert workplace.payloads.read_many(ids) == [None] * 3
-    assert workplace.redis.exists(keys.LEASES) == 0
-
-
-def test_a_decoded_image_that_is_not_wanted_any_more_is_not_classified(
-    settings: Settings, model: LoadedModel
-) -> None:
-    class CancelOnRead:
-        """A payload store during whose reading the job is cancelled."""
-
-        def __init__(self) -> None:
-            self._store = create_payload_store(settings, redis.Redis.from_url(settings.redis.url))
-            self.delete_many = self._store.delete_many
-            self.belongs_to = self._store.belongs_to
-            self.list_ids = self._store.list_ids
-
-        def read_many(self, job_ids: Sequence[str]) -> list[bytes | None]:
-            payloads = self._store.read_many(job_ids)
-            withdraw(settings, "cancel", job_ids[0])
-            return payloads
-
-    engine = Interruption(model, lambda: None)
-    workplace = Workplace(
-        settings, LoadedModel(model.manifest, engine), HastyClock(), CancelOnRead()
-    )
-    (job_id,) = workplace.submit(read_sample("cat.jpg"))
-    workplace.classifier.answer_doorbell()
-    assert (workplace.get(job_id).state, engine.calls) == (JobState.CANCELLED, 0)
-
-
-def withdraw(settings: Settings, method: str, job_id: str) -> None:
-    """Cancel or erase a job, as the API does."""
-
-    async def run() -> None:
-        client = AsyncRedis.from_url(settings.redis.url)
-        guard = RedisGuard()
-        payloads = create_payload_intake(settings, client, guard)
-        withdrawals = Withdrawals(client, settings, payloads, guard)
-        await getattr(withdrawals, method)(job_id, "anonymous")
-        await client.aclose()
-
-    asyncio.run(run())
 
 
 def test_only_the_holder_of_the_latest_attempt_ends_a_job(workplace: Workplace) -> None:

@@ -13,18 +13,20 @@ from app.api import problems
 from app.api.version_prefix import PREFIX
 from app.core.errors import (
     IMAGE_ERRORS,
+    InternalError,
+    JobErasedError,
+    JobNotFoundError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from app.core.job_errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
-    InternalError,
     JobCancelledError,
-    JobErasedError,
     JobFailedError,
-    JobNotFoundError,
     ModelUnavailableError,
     OversizedImageError,
     PayloadLostError,
-    ServiceError,
-    ServiceUnavailableError,
     TruncatedImageError,
     UndecodableImageError,
 )

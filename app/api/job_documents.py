@@ -5,7 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from app.core.clock import format_milliseconds, to_datetime
-from app.core.errors import JOB_ERRORS, JobFailedError, ServiceError
+from app.core.errors import ServiceError
+from app.core.job_errors import JOB_ERRORS, JobFailedError
 from app.jobs.job import Job
 from app.models.schemas import JobStatus, ListedJob
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from app.core.config import LimitSettings
-from app.core.errors import ConfigurationError, JobFailedError
+from app.core.errors import ConfigurationError
+from app.core.job_errors import JobFailedError
 from app.inference.images import decode
 from app.inference.resizing import Pixels
 from app.models.manifest import ModelManifest

@@ -9,7 +9,7 @@ import simplejpeg
 from PIL import Image
 
 from app.core.config import LimitSettings
-from app.core.errors import OversizedImageError, TruncatedImageError, UndecodableImageError
+from app.core.job_errors import OversizedImageError, TruncatedImageError, UndecodableImageError
 from app.inference.resizing import Pixels, Span, resize
 from app.inference.scratch import borrow
 from app.models.manifest import ModelManifest

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from app.core.errors import PayloadUnreadableError, ServiceUnavailableError, StorageFullError
+from app.core.errors import ServiceUnavailableError, StorageFullError
+from app.core.job_errors import PayloadUnreadableError
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.payloads import PayloadWriter, PiecewiseWriter
 

@@ -270,7 +270,7 @@ class Outcome:
 
     @classmethod
     def failed(cls, claim: Claim, code: str, detail: str) -> "Outcome":
-        """``code`` is one of :data:`app.core.errors.JOB_ERRORS`."""
+        """``code`` is one of :data:`app.core.job_errors.JOB_ERRORS`."""
         return cls(claim, Verdict.FAILED, render_error(code, detail))
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Self
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import (
+from app.core.job_errors import (
     DeadlineExceededError,
     JobCancelledError,
     JobFailedError,

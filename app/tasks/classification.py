@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from app.celery_app import celery_app
 from app.core.config import Settings
-from app.core.errors import (
+from app.core.job_errors import (
     DeadlineExceededError,
     JobFailedError,
     ModelUnavailableError,
