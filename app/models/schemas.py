@@ -4,13 +4,16 @@ from datetime import datetime
 from typing import Annotated, Literal, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 
 from app.core.clock import format_utc
 from app.core.errors import JobNotFoundError
 
 UtcTime = Annotated[
-    datetime, PlainSerializer(format_utc, return_type=str, when_used="json-unless-none")
+    datetime,
+    PlainSerializer(format_utc, return_type=str, when_used="json-unless-none"),
+    # The serializer's type hides it, and generated clients would get text.
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
 EXAMPLE_ID = "5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
