@@ -23,6 +23,7 @@ from benchmarks.single_service import (
     measure_start,
 )
 from benchmarks.trials import install_granian, trial_participants
+from benchmarks.webhooks import receiver_participants
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,14 @@ def _run_overhead(
     )
 
 
+def _run_webhooks(
+    session: Session, plan: Plan, peers: Sequence[Peer], results: Path, report: Report
+) -> None:
+    participants = receiver_participants(prepare_benchmark_model(AUTO))
+    rows = run_rounds(participants, plan.rounds, session, report)
+    write_results(results, "webhooks", rows, rounds=plan.rounds, seconds=plan.seconds)
+
+
 def _run_scale(
     session: Session, plan: Plan, peers: Sequence[Peer], results: Path, report: Report
 ) -> None:
@@ -161,6 +170,7 @@ MEASUREMENTS = (
     Measurement("cache_hits", _repeat("cache_hits", measure_cache_hits)),
     Measurement("idle", _repeat("idle", measure_idle)),
     Measurement("listeners", _repeat("listeners", lambda session, _: measure_listeners(session))),
+    Measurement("webhooks", _run_webhooks),
     Measurement("start", _repeat("start", measure_start)),
     Measurement("scale", _run_scale),
     Measurement("trials", _run_trials),

@@ -1,6 +1,6 @@
 """Who takes part in a round, all measured alike: our service, its peers, bare loops."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,8 @@ class ServiceParticipant:
     name: str
     model: BenchmarkModel
     variables: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[int], None] = lambda port: None
+    """Done to the service at this port before it is measured."""
 
     def measure(self, session: Session) -> Row:
         # The peers have no cache of results; with one, six images would all be hits.
@@ -53,6 +55,7 @@ class ServiceParticipant:
         with run_service(session.folder / self.name, **variables) as service:
             load = _Load(session, service.port, SERVICE_FORM, self.model)
             load.check()
+            self.prepare(service.port)
             load.run(WARM_UP_SECONDS)
             before, bystanders = service.cpu_seconds(), Bystanders()
             result = load.run(session.seconds)

@@ -33,6 +33,7 @@ def render_sections(results: Results) -> dict[str, str]:
         "acceptance": service_sections.render_acceptance(results),
         "cache_hits": service_sections.render_cache_hits(results),
         "listeners": service_sections.render_listeners(results),
+        "webhooks": service_sections.render_webhooks(results),
         "idle": service_sections.render_idle(results),
         "full_queue": service_sections.render_full_queue(results),
         "redis_limit": service_sections.render_redis_limit(results),

@@ -4,6 +4,7 @@ from benchmarks.comparisons import BARE_LOOP, OURS
 from benchmarks.figures import NOT_MEASURED, Results, spread, table
 from benchmarks.scale import EMPTY, FULL
 from benchmarks.service import GROUPS
+from benchmarks.webhooks import DEAD_RECEIVERS, LIVE_RECEIVER, NO_RECEIVER
 
 _PARTS = ("API", "main process", "Redis")
 
@@ -90,6 +91,23 @@ def render_listeners(results: Results) -> str:
         )
     ]
     return table(("", "median (least–most)"), rows)
+
+
+def render_webhooks(results: Results) -> str:
+    """Jobs a second beside receivers, dead and alive."""
+    rows = [
+        (
+            name,
+            *(
+                spread(results.values("webhooks", field, participant=name), digits)
+                for field, digits in (("rate", 1), ("groups.webhooks", 2), ("groups.Redis", 2))
+            ),
+            "1" if name == NO_RECEIVER else spread(results.ratios("webhooks", name, NO_RECEIVER)),
+        )
+        for name in (NO_RECEIVER, DEAD_RECEIVERS, LIVE_RECEIVER)
+    ]
+    head = ("", "images/s", "sender, CPU ms a job", "Redis, CPU ms a job", "by no webhook")
+    return table(head, rows)
 
 
 def render_full_queue(results: Results) -> str:

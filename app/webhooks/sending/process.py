@@ -5,6 +5,8 @@ import contextlib
 import logging
 import signal
 
+import uvloop
+
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.core.redis_client import create_async_client
@@ -54,4 +56,5 @@ def run_until_signal(settings: Settings) -> None:
             await sending
 
     logger.info("sending webhooks")
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
