@@ -28,7 +28,7 @@ from app.api import (
 )
 from app.api.batch_events import BatchSource
 from app.api.compression import CompressionMiddleware
-from app.api.cross_origin import allow_origins
+from app.api.cross_origin import CrossOriginGuard, allow_origins
 from app.api.event_feeds import EventFeeds
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.api.stop_signals import call_at_stop_signal
@@ -129,7 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
         AsyncExitStackMiddleware(app.router), handlers=app.exception_handlers
     )
     named = RequestContextMiddleware(
-        VersionPrefixMiddleware(CompressionMiddleware(answering)),
+        CrossOriginGuard(VersionPrefixMiddleware(CompressionMiddleware(answering)), settings.cors),
         create_internal_error=lambda: problems.create_problem_response(InternalError()),
     )
     app.middleware_stack = allow_origins(named, settings.cors)

@@ -11,7 +11,7 @@ from httpx import Client
 from app.core.config import CorsSettings, Settings
 from app.main import create_app
 from app.openapi_document import DOCUMENT_PATH, render_document
-from tests.api_client import assert_problem, submit
+from tests.api_client import SAMPLE, assert_problem, submit
 from tests.api_server import run_api
 
 PAGE = "https://app.example.org"
@@ -107,6 +107,47 @@ def test_its_errors_can_be_read_too(open_client: Client) -> None:
 def test_another_page_may_not(open_client: Client) -> None:
     answer = open_client.get("/health", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_nor_may_it_upload_or_change_anything(
+    client: Client, open_client: Client, labels: dict[str, str]
+) -> None:
+    for asked in (client, open_client):
+        refused = asked.post("/v1/classify", files={"file": SAMPLE.read_bytes()}, headers=labels)
+        assert_problem(refused, 403, "cross-origin")
+        assert_problem(
+            asked.delete("/jobs/0d1bfe2a-57f8-4c0e-9f43-3f6c6f6b7a10", headers=labels),
+            403,
+            "cross-origin",
+        )
+        assert asked.get("/jobs", headers=labels).json()["jobs"] == []
+
+
+def test_pages_of_the_service_itself_and_programs_may(client: Client) -> None:
+    own = f"http://{client.base_url.netloc.decode()}"
+    for labels in (
+        {},
+        {"Origin": own},
+        {"Origin": "https://behind.a.proxy", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ):
+        answer = client.post("/classify", files={"file": SAMPLE.read_bytes()}, headers=labels)
+        assert answer.status_code == 202
+
+
+def test_an_origin_that_is_named_may_upload(open_client: Client) -> None:
+    labels = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
+    answer = open_client.post("/classify", files={"file": SAMPLE.read_bytes()}, headers=labels)
+    assert answer.status_code == 202
 
 
 @pytest.mark.parametrize("text", ["app.example.org", "https://app.example.org/", "https://a b"])

@@ -246,6 +246,13 @@ class IdempotencyKeyReusedError(InvalidRequestError):
     )
 
 
+class CrossOriginError(ServiceError):
+    """Raised when a web page of another origin would change something."""
+
+    status, code, title = 403, "cross-origin", "Page of another origin"
+    detail = "This service takes no such request from pages of other origins: see CORS_ORIGINS."
+
+
 class UnauthorizedError(ServiceError):
     """Raised when /admin is asked without the right token."""
 
