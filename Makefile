@@ -24,7 +24,8 @@ run: $(INSTALLED) ## Install what is missing and start everything (Ctrl-C stops 
 	@$(BIN)/classifier up
 
 test: $(INSTALLED_DEV) ## Install what is missing and run the tests
-	@$(BIN)/python -m pytest
+	@# Tests mostly wait for processes and clocks. Those of a file share what the first one started.
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 faults: $(INSTALLED_DEV) ## Do everything to the service that it must survive, for an hour
 	@$(BIN)/python -m tests.faults --document docs/reliability.md

@@ -8,6 +8,8 @@ from typing import Any
 from httpx import Client, Response
 
 SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
+UNKNOWN_ID = "0d1bfe2a-57f8-4c0e-9f43-3f6c6f6b7a10"
+"""The id of no job."""
 
 
 def submit(client: Client, data: bytes | None = None, cancel_after: str | None = None) -> Response:

@@ -20,7 +20,7 @@ from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
 from app.jobs.payload_stores import payload_folder
 from app.main import create_app
-from tests.api_client import SAMPLE, assert_problem, png_head, submit
+from tests.api_client import SAMPLE, UNKNOWN_ID, assert_problem, png_head, submit
 from tests.api_server import run_api
 from tests.service import wait_until
 
@@ -239,7 +239,7 @@ def test_the_result_of_a_failed_job_says_whose_fault_it_was(
 
 
 @pytest.mark.parametrize("path", ["status", "result"])
-@pytest.mark.parametrize("job_id", [str(uuid4()), "no-uuid"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "no-uuid"])
 def test_an_unknown_job_is_not_found(client: Client, path: str, job_id: str) -> None:
     assert_problem(client.get(f"/{path}/{job_id}"), 404, "job-not-found")
 

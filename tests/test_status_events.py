@@ -11,7 +11,7 @@ from app.core import keys
 from app.core.config import Settings
 from app.jobs.job import Outcome, Stage
 from app.main import create_app
-from tests.api_client import assert_problem
+from tests.api_client import UNKNOWN_ID, assert_problem
 from tests.api_server import run_api
 from tests.event_source import EventSource
 from tests.ledger.ledger_under_test import memory_limit_reached
@@ -112,7 +112,7 @@ def test_who_comes_back_with_an_old_state_gets_the_present_one(
         assert stream.read_status() == ("processing", 0)
 
 
-@pytest.mark.parametrize("job_id", [str(uuid4()), "no-uuid"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "no-uuid"])
 def test_an_unknown_job_is_not_found(desk: Desk, job_id: str) -> None:
     assert_problem(httpx.get(f"{desk.url}/status/{job_id}/events"), 404, "job-not-found")
 

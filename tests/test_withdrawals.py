@@ -14,7 +14,7 @@ from app.core.config import PayloadSettings, ResultSettings, Settings
 from app.jobs.job import Answer, Claim, Outcome
 from app.jobs.payload_stores import payload_folder
 from app.main import create_app
-from tests.api_client import SAMPLE, assert_problem
+from tests.api_client import SAMPLE, UNKNOWN_ID, assert_problem
 from tests.api_server import run_api
 from tests.service import wait_until
 from tests.test_dead_letters import PREDICTIONS
@@ -192,7 +192,7 @@ def test_an_upload_in_redis_is_erased_too(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("withdraw", [cancel, erase])
-@pytest.mark.parametrize("job_id", [str(uuid4()), "no-uuid"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "no-uuid"])
 def test_what_was_never_accepted_is_not_found(
     desk: Desk, withdraw: Callable[[Desk, str], Response], job_id: str
 ) -> None:
