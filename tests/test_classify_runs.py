@@ -269,3 +269,14 @@ def test_a_watch_ends_with_its_folder(service: RunningService, tmp_path: Path) -
     folder.rmdir()
     assert started.end() == 0
     assert started.complaints[1:] == [f"classifier: {folder} is gone"]
+
+
+def test_only_watching_needs_what_other_systems_have_not(
+    service: RunningService, tmp_path: Path
+) -> None:
+    (tmp_path / "asyncinotify.py").write_text("raise ModuleNotFoundError(__name__)")
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    assert run("classify", CAT, "--url", service.url, **paths).returncode == 0
+    answer = run("classify", "--watch", str(tmp_path), "--url", service.url, **paths)
+    assert answer.returncode == 2
+    assert answer.stderr == "classifier: --watch needs asyncinotify, which runs on Linux only\n"

@@ -4,8 +4,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
-from app.classify_command.folder_watch import FolderWatch
 from app.classify_command.journal import Journal, NoJournal, open_journal
 from app.classify_command.formats import Format
 from app.classify_command.outputs import create_output
@@ -15,6 +15,9 @@ from app.classify_command.sources import Source, SourceError, find_sources
 from app.command_line import complain, stop, stop_unanswered
 from classifier_client import AsyncClassifier, ProblemError, UnreachableError
 from classifier_client.requests import Options
+
+if TYPE_CHECKING:
+    from app.classify_command.folder_watch import FolderWatch
 
 
 def classify_sources(
@@ -60,7 +63,7 @@ async def _classify(
 ) -> int:
     with ExitStack() as opened:
         # Before the rest is looked for: what appears meanwhile belongs to one of the two.
-        watch = opened.enter_context(FolderWatch(watched)) if watched is not None else None
+        watch = opened.enter_context(_watch(watched)) if watched is not None else None
         sources = find_sources(arguments)
         await _probe(url)
         journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
@@ -92,6 +95,16 @@ async def _classify(
         return int(failed)
 
 
+def _watch(folder: str) -> "FolderWatch":
+    """Raises :class:`SourceError` for what is no folder, and where no folder can be watched."""
+    try:
+        # Only here: there is no inotify outside Linux, nor what speaks to it.
+        from app.classify_command.folder_watch import FolderWatch
+    except ImportError:
+        raise SourceError("--watch needs asyncinotify, which runs on Linux only") from None
+    return FolderWatch(folder)
+
+
 async def _probe(url: str) -> None:
     """Nobody shall try again and again where nothing answers. Raises :class:`UnreachableError`."""
     async with AsyncClassifier(url, attempts=1) as client:
@@ -103,7 +116,7 @@ def _open_journal(
     url: str,
     options: Options,
     sources: Iterable[Source],
-    watch: FolderWatch | None,
+    watch: "FolderWatch | None",
     fresh: bool,
 ) -> Journal:
     if watch:
@@ -116,7 +129,7 @@ def _open_journal(
         return NoJournal()
 
 
-async def _chain(sources: Iterable[Source], watch: FolderWatch | None) -> AsyncIterator[Source]:
+async def _chain(sources: Iterable[Source], watch: "FolderWatch | None") -> AsyncIterator[Source]:
     for source in sources:
         yield source
     if watch:
@@ -124,6 +137,6 @@ async def _chain(sources: Iterable[Source], watch: FolderWatch | None) -> AsyncI
             yield source
 
 
-def _stop_once(loop: asyncio.AbstractEventLoop, watch: FolderWatch) -> None:
+def _stop_once(loop: asyncio.AbstractEventLoop, watch: "FolderWatch") -> None:
     loop.remove_signal_handler(signal.SIGINT)
     watch.stop()
