@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -246,6 +247,31 @@ def test_progress_goes_to_the_terminal_and_answers_where_they_are_sent(
     assert len(lines) == 30
     assert "30/30" in shown and "/s" in shown
     assert "predictions" not in shown
+
+
+@pytest.mark.parametrize("output", ["jsonl", "csv"])
+def test_a_line_for_programs_is_one_line_on_a_narrow_terminal_too(
+    output: str, service: RunningService, tmp_path: Path
+) -> None:
+    names = images_in(tmp_path / ("long" * 20), 3)
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "classify", *names, "--output", output, "--url", service.url],
+        env=clean_environment(TERM="xterm", COLUMNS="40"),
+        stdout=end,
+        stderr=end,
+    )
+    os.close(end)
+    shown = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", read_terminal(terminal))
+    assert process.wait(60) == 0
+    # The terminal adds \r; what stands before another one is overwritten.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in shown.split("\n")]
+    if output == "jsonl":
+        documents = [json.loads(line) for line in lines if line.startswith("{")]
+        assert sorted(document["file"] for document in documents) == names
+    else:
+        rows = [row for row in csv.reader(lines) if row and row[0] in names]
+        assert [len(row) for row in rows] == [5] * 5 * len(names)
 
 
 def read_terminal(terminal: int) -> str:

@@ -26,7 +26,8 @@ class _RateColumn(ProgressColumn):
 
 def create_progress() -> Progress:
     """A bar, how many of how many, how fast, since when, how long yet."""
-    console = Console(stderr=True)
+    # Lines for programs stay whole: what does not fit is for the terminal to wrap.
+    console = Console(stderr=True, soft_wrap=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
