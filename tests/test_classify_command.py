@@ -170,6 +170,46 @@ def test_bad_arguments_are_told_in_one_line(
     assert (len(answer.stderr.splitlines()), answer.stdout) == (1, "")
 
 
+@pytest.fixture
+def as_anybody() -> list[str]:
+    """What a command is begun with so that permissions bind it, even if root runs the tests."""
+    if os.geteuid():
+        return []
+    words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if shutil.which(words[0]) is None or subprocess.run([*words, "true"]).returncode:
+        pytest.skip("permissions don't bind root, and setpriv can't change that here")
+    return words
+
+
+def test_a_folder_that_cannot_be_read_is_told(
+    service: RunningService, tmp_path: Path, as_anybody: list[str]
+) -> None:
+    (image,) = images_in(tmp_path / "photos", 1)
+    secret = tmp_path / "photos" / "secret"
+    images_in(secret, 1)
+    secret.chmod(0)
+
+    def classify(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [*as_anybody, COMMAND, "classify", str(folder), "--json", "--url", service.url]
+        state = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+        return subprocess.run(command, env=state, capture_output=True, text=True, timeout=60)
+
+    try:
+        some, none = classify(tmp_path / "photos"), classify(secret)
+    finally:
+        secret.chmod(0o700)
+    documents = {document["file"]: document for document in read_lines(some.stdout)}
+    assert set(documents) == {image, str(secret)}
+    assert "result" in documents[image] and "problem" in documents[str(secret)]
+    assert some.stderr == (
+        f"classifier: {secret}: Unreadable file. "
+        "The images in this folder are left out: Permission denied\n"
+    )
+    assert some.returncode == 1
+    assert none.stderr == f"classifier: can't read {secret}: Permission denied\n"
+    assert none.returncode == 2
+
+
 def test_options_go_to_the_service() -> None:
     with play(say({"status": "live"}), say(ACCEPTED, 202), say(RESULT)) as (url, script):
         answer = run("classify", CAT, "--top-k", "3", "--threshold", "0.5", "--batch", "--url", url)

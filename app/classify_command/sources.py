@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +75,16 @@ class FolderFile(FileSource):
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableFolder(FolderFile):
+    """A folder there that can't be listed, in place of the images in it."""
+
+    reason: str
+
+    def identify(self) -> str:
+        raise OSError(f"The images in this folder are left out: {self.reason}")
+
+
+@dataclass(frozen=True, slots=True)
 class WebSource:
     """An image at an address; fetched by this command, not by the service."""
 
@@ -141,10 +151,7 @@ def _expand(argument: str) -> list[Source]:
     if argument.lower().startswith(_SCHEMES):
         return [WebSource(argument)]
     if os.path.isdir(argument):
-        files = [FolderFile(name, argument) for name in _walk(argument)]
-        if not files:
-            raise SourceError(f"no JPEG or PNG files in {argument}")
-        return list(files)
+        return _search(argument)
     if os.path.exists(argument):
         return [FileSource(argument)]
     if "://" in argument:
@@ -158,9 +165,17 @@ def _expand(argument: str) -> list[Source]:
     return list(matches)
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+def _search(folder: str) -> list[Source]:
+    files: list[Source] = []
+    errors: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=errors.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if is_image_name(name):
-                yield os.path.join(parent, name)
+        paths = (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
+        files += (FolderFile(path, folder) for path in paths)
+    if not files and errors:
+        raise SourceError(f"can't read {errors[0].filename}: {errors[0].strerror}")
+    if not files:
+        raise SourceError(f"no JPEG or PNG files in {folder}")
+    return files + [
+        UnreadableFolder(error.filename, folder, str(error.strerror)) for error in errors
+    ]
