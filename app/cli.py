@@ -198,7 +198,7 @@ def classify(
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Let all other jobs go first.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Send all images, also those of an interrupted run.")
+        bool, typer.Option("--fresh", help="Send all images, also those sent by an earlier run.")
     ] = False,
     url: UrlOption = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")] = False,

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_sends_nothing_twice(desk: Desk, tmp_path: Path
     assert sorted(json.loads(line)["file"] for line in second.lines) == names
     assert len(find_jobs(desk)) == len(names)
     assert second.complaints == [
-        f"classifier: going on with an interrupted run that sent {sent} images; --fresh does not"
+        f"classifier: already sent by an earlier run: {sent} of 80 images; --fresh sends all again"
     ]
     assert not list((tmp_path / "state").rglob("*.jsonl"))
 
@@ -164,14 +164,19 @@ def test_an_image_that_was_never_sent_is_none_of_an_interrupted_run(tmp_path: Pa
         assert answer.stderr == f"classifier: {url}/cat.jpg: Download failed. HTTP 404\n"
 
 
-def test_an_interrupted_run_says_how_much_it_had_sent(tmp_path: Path) -> None:
+def test_a_run_says_how_many_of_its_images_were_sent_before(tmp_path: Path) -> None:
+    """Whether that was interrupted or ended with a failure."""
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    first, second = images_in(tmp_path / "photos", 2)
     live, accepted, down = say({"status": "live"}), say(ACCEPTED, 202), refuse(503, SOON)
-    with play(live, accepted, *[down] * ATTEMPTS, live, say(RESULT)) as (url, _):
-        assert run("classify", CAT, "--url", url, **state).returncode == 1
-        answer = run("classify", CAT, "--url", url, **state)
-    assert answer.stderr == (
-        "classifier: going on with an interrupted run that sent 1 image; --fresh does not\n"
+    replies = [live, accepted, *[down] * ATTEMPTS, live, accepted, say(RESULT), live, say(RESULT)]
+    with play(*replies) as (url, _):
+        assert run("classify", first, "--url", url, **state).returncode == 1
+        other = run("classify", second, "--url", url, **state)
+        again = run("classify", first, "--url", url, **state)
+    assert other.stderr == ""
+    assert again.stderr == (
+        "classifier: already sent by an earlier run: 1 of 1 images; --fresh sends all again\n"
     )
 
 

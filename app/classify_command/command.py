@@ -67,9 +67,9 @@ async def _classify(
         sources = find_sources(arguments)
         await _probe(url)
         journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
-        if sent := journal.count_sent():
-            images = "1 image" if sent == 1 else f"{sent} images"
-            complain(f"going on with an interrupted run that sent {images}; --fresh does not")
+        if sent := journal.count_sent(sources):
+            images = f"{sent} of {len(sources)} images"
+            complain(f"already sent by an earlier run: {images}; --fresh sends all again")
         output = create_output(format, endless=watch is not None)
         progress = opened.enter_context(create_progress())
         task = progress.add_task("classifying", total=None if watch else len(sources))

@@ -1,4 +1,4 @@
-"""What an interrupted run has sent and learned, for the run that is started again.
+"""What a run has sent and learned, for the same run started again, until one learns all there is.
 
 One file for each service, options and set of folders, in the user's state folder. A line is
 written before an image is sent, with the idempotency key that it is sent under, and after each
@@ -20,6 +20,8 @@ from uuid import uuid4
 
 from platformdirs import user_state_path
 
+from app.classify_command.sources import Source
+
 # As long as the service remembers idempotency keys. Answers that old are better asked for anew.
 _KEPT_SECONDS = 24 * 3600
 _SUFFIX = ".jsonl"
@@ -39,7 +41,7 @@ class Entry:
 
 
 class Journal:
-    """The entries of this run and of those before it that were interrupted."""
+    """The entries of this run and of those before it that did not learn all."""
 
     def __init__(self, path: Path, file: TextIOBase) -> None:
         self._path = path
@@ -61,13 +63,19 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def count_sent(self) -> int:
-        """How many images interrupted runs have surely sent; there may be others."""
-        earlier = (entry for entries in self._earlier.values() for entry in entries)
-        return sum(bool(entry.job_id or entry.answer) for entry in earlier)
+    def count_sent(self, sources: Iterable[Source]) -> int:
+        """How many of these earlier runs have surely sent; there may be others."""
+        return sum(map(self._has_sent, sources)) if self._earlier else 0
+
+    def _has_sent(self, source: Source) -> bool:
+        try:
+            entries = self._earlier.get(source.identify(), ())
+        except OSError:
+            return False
+        return any(entry.job_id or entry.answer for entry in entries)
 
     def take(self, identity: str) -> Entry:
-        """The entry of an interrupted run, or a new one, not yet written."""
+        """The entry of an earlier run, or a new one, not yet written."""
         if entries := self._earlier.get(identity):
             return entries.pop()
         return Entry(identity, str(uuid4()))
