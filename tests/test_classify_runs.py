@@ -213,13 +213,32 @@ def test_an_answer_that_the_service_has_forgotten_is_asked_for_anew(
     assert len({key for key in script.sent("idempotency-key") if key}) == 2
 
 
+def test_a_second_run_at_the_same_time_says_that_it_is_not_remembered(
+    desk: Desk, tmp_path: Path
+) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    command = ("classify", CAT, "--json", "--url", desk.url)
+    first = Started(*command, **state)
+    wait_until(lambda: count_awaited(desk) == 1)
+    second = Started(*command, **state)
+    wait_until(lambda: count_awaited(desk) == 2)
+    assert second.end(signal.SIGINT) == 130
+    assert second.complaints == [
+        "classifier: this run can't be resumed, should it be interrupted: "
+        "another run with these options and folders is under way",
+        "classifier: interrupted",
+    ]
+    work(desk)
+    assert (first.end(), first.complaints) == (0, [])
+
+
 def test_without_a_place_to_remember_it_works_all_the_same(
     service: RunningService, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("a file where the folder would be")
     answer = run("classify", CAT, "--url", service.url, XDG_STATE_HOME=str(tmp_path / "state"))
     assert answer.returncode == 0
-    assert answer.stderr.startswith("classifier: can't remember what is sent, ")
+    assert answer.stderr.startswith("classifier: this run can't be resumed, ")
     assert len(answer.stderr.splitlines()) == 1
 
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from rich.progress import Progress
+
 from app.classify_command.journal import Journal, NoJournal, open_journal
 from app.classify_command.formats import Format
-from app.classify_command.outputs import create_output
+from app.classify_command.outputs import Output, create_output
 from app.classify_command.progress import create_progress
 from app.classify_command.run import Run
 from app.classify_command.sources import Source, SourceError, find_sources
@@ -43,10 +45,21 @@ def classify_sources(
         options["threshold"] = threshold
     if is_bulk:
         options["priority"] = "bulk"
+    farewell = "interrupted"
     try:
-        return asyncio.run(_classify(arguments, url, watched, format, options, fresh))
+        with ExitStack() as opened:
+            # Before the rest is looked for: what appears meanwhile belongs to one of the two.
+            watch = opened.enter_context(_watch(watched)) if watched is not None else None
+            sources = find_sources(arguments)
+            asyncio.run(_probe(url))
+            journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
+            if journal.is_kept:
+                farewell += "; the same command goes on from here"
+            output = create_output(format, endless=watch is not None)
+            progress = opened.enter_context(create_progress())
+            return asyncio.run(_classify(url, options, sources, watch, journal, output, progress))
     except KeyboardInterrupt:
-        stop("interrupted; the same command goes on from here", 130)
+        stop(farewell, 130)
     except SourceError as error:
         stop(error, 2)
     except UnreachableError as error:
@@ -54,45 +67,35 @@ def classify_sources(
 
 
 async def _classify(
-    arguments: list[str],
     url: str,
-    watched: str | None,
-    format: Format,
     options: Options,
-    fresh: bool,
+    sources: list[Source],
+    watch: "FolderWatch | None",
+    journal: Journal,
+    output: Output,
+    progress: Progress,
 ) -> int:
-    with ExitStack() as opened:
-        # Before the rest is looked for: what appears meanwhile belongs to one of the two.
-        watch = opened.enter_context(_watch(watched)) if watched is not None else None
-        sources = find_sources(arguments)
-        await _probe(url)
-        journal = opened.enter_context(_open_journal(url, options, sources, watch, fresh))
-        if sent := journal.count_sent(sources):
-            images = f"{sent} of {len(sources)} images"
-            complain(f"already sent by an earlier run: {images}; --fresh sends all again")
-        output = create_output(format, endless=watch is not None)
-        progress = opened.enter_context(create_progress())
-        task = progress.add_task("classifying", total=None if watch else len(sources))
-        if watch:
-            # The second Ctrl-C is as deadly as ever.
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGINT, _stop_once, loop, watch)
-            complain(f"watching {watched}; Ctrl-C ends that")
-        answers = []
-        failed, is_final = False, True
-        async with AsyncClassifier(url) as client:
-            async for answer in Run(client, journal, options).classify(_chain(sources, watch)):
-                failed = failed or answer.problem is not None
-                is_final = is_final and answer.is_final
-                output.show(answer)
-                progress.advance(task)
-                if watch is None:
-                    answers.append(answer)
-        progress.stop()
-        if is_final:
-            journal.finish()
-        output.end(sorted(answers, key=lambda answer: answer.position))
-        return int(failed)
+    task = progress.add_task("classifying", total=None if watch else len(sources))
+    if watch:
+        # The second Ctrl-C is as deadly as ever.
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, _stop_once, loop, watch)
+        complain(f"watching {watch.folder}; Ctrl-C ends that")
+    answers = []
+    failed, is_final = False, True
+    async with AsyncClassifier(url) as client:
+        async for answer in Run(client, journal, options).classify(_chain(sources, watch)):
+            failed = failed or answer.problem is not None
+            is_final = is_final and answer.is_final
+            output.show(answer)
+            progress.advance(task)
+            if watch is None:
+                answers.append(answer)
+    progress.stop()
+    if is_final:
+        journal.finish()
+    output.end(sorted(answers, key=lambda answer: answer.position))
+    return int(failed)
 
 
 def _watch(folder: str) -> "FolderWatch":
@@ -115,18 +118,23 @@ async def _probe(url: str) -> None:
 def _open_journal(
     url: str,
     options: Options,
-    sources: Iterable[Source],
+    sources: list[Source],
     watch: "FolderWatch | None",
     fresh: bool,
 ) -> Journal:
+    """Says what it knows of earlier runs, and when there is no going on with this one."""
     if watch:
         return NoJournal()  # stopping it is how it ends
     roots = {source.root for source in sources if source.root is not None}
     try:
-        return open_journal(url, options, roots, fresh=fresh)
+        journal = open_journal(url, options, roots, fresh=fresh)
     except OSError as error:
-        complain(f"can't remember what is sent, should this be interrupted: {error}")
+        complain(f"this run can't be resumed, should it be interrupted: {error}")
         return NoJournal()
+    if sent := journal.count_sent(sources):
+        images = f"{sent} of {len(sources)} images"
+        complain(f"already sent by an earlier run: {images}; --fresh sends all again")
+    return journal
 
 
 async def _chain(sources: Iterable[Source], watch: "FolderWatch | None") -> AsyncIterator[Source]:

@@ -21,7 +21,7 @@ class FolderWatch:
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._stopped = asyncio.Event()
         self._inotify = Inotify()
         try:
@@ -52,11 +52,11 @@ class FolderWatch:
                     return
                 mask, name = event.result().mask, str(event.result().name)
                 if Mask.Q_OVERFLOW in mask:
-                    complain(f"too much at once in {self._folder}: some files were missed")
+                    complain(f"too much at once in {self.folder}: some files were missed")
                 elif Mask.IGNORED in mask:
-                    complain(f"{self._folder} is gone")
+                    complain(f"{self.folder} is gone")
                     return
                 elif mask & _WHOLE and is_image_name(name):
-                    yield FileSource(os.path.join(self._folder, name))
+                    yield FileSource(os.path.join(self.folder, name))
         finally:
             stopped.cancel()

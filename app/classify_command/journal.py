@@ -41,7 +41,12 @@ class Entry:
 
 
 class Journal:
-    """The entries of this run and of those before it that did not learn all."""
+    """The entries of this run and of those before it that did not learn all.
+
+    ``is_kept``: whether the next run has it.
+    """
+
+    is_kept = True
 
     def __init__(self, path: Path, file: TextIOBase) -> None:
         self._path = path
@@ -100,6 +105,8 @@ class Journal:
 class NoJournal(Journal):
     """Remembers nothing."""
 
+    is_kept = False
+
     def __init__(self) -> None:
         super().__init__(Path(os.devnull), open(os.devnull, "r+", encoding="utf-8"))
 
@@ -110,8 +117,8 @@ class NoJournal(Journal):
 def open_journal(url: str, options: Any, roots: Iterable[str], *, fresh: bool) -> Journal:
     """The journal of runs with this service, these options and these folders.
 
-    ``fresh``: an empty one. One that remembers nothing while another process uses the file.
-    Raises :class:`OSError` when the user's state folder can't be used.
+    ``fresh``: an empty one. Raises :class:`OSError` while another process uses it, and when the
+    user's state folder can't be used.
     """
     folder = user_state_path("classifier") / "runs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -123,7 +130,7 @@ def open_journal(url: str, options: Any, roots: Iterable[str], *, fresh: bool) -
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        return NoJournal()
+        raise BlockingIOError("another run with these options and folders is under way") from None
     if fresh:
         file.truncate(0)
     file.seek(0)
