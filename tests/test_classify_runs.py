@@ -94,6 +94,28 @@ def test_a_killed_run_goes_on_and_sends_nothing_twice(desk: Desk, tmp_path: Path
     assert not list((tmp_path / "state").rglob("*.jsonl"))
 
 
+def test_a_killed_watch_goes_on_with_what_was_named(desk: Desk, tmp_path: Path) -> None:
+    names = images_in(tmp_path / "photos", 3)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    command = ("classify", *names, "--watch", str(inbox), "--json", "--url", desk.url)
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+    first = Started(*command, **state)
+    wait_until(lambda: work(desk) or len(first.lines) == len(names))
+    (appeared,) = images_in(inbox, 1)
+    wait_until(lambda: work(desk) or len(first.lines) == len(names) + 1)
+    first.end(signal.SIGKILL)
+
+    second = Started(*command, **state)
+    wait_until(lambda: len(second.lines) == len(names))
+    shutil.copyfile(CAT, appeared)
+    wait_until(lambda: work(desk) or len(second.lines) == len(names) + 1)
+    assert second.end(signal.SIGINT) == 0
+    assert len(find_jobs(desk)) == len(names) + 2
+    assert not list((tmp_path / "state").rglob("*.jsonl"))
+
+
 def work(desk: Desk) -> None:
     """Do what there is to do."""
     claims = desk.ledger.claim("w", ANSWER).claims

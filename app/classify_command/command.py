@@ -1,6 +1,7 @@
 """`classifier classify`: images in, answers out."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, suppress
@@ -82,20 +83,23 @@ async def _classify(
         loop.add_signal_handler(signal.SIGINT, _stop_once, loop, watch)
         complain(f"watching {watch.folder}; Ctrl-C ends that")
     answers = []
-    failed, is_final = False, True
     async with AsyncClassifier(url) as client:
-        async for answer in Run(client, journal, options).classify(_chain(sources, watch)):
-            failed = failed or answer.problem is not None
-            is_final = is_final and answer.is_final
+        async for answer in Run(client, journal, options).classify(_iterate(sources)):
+            answers.append(answer)
             output.show(answer)
             progress.advance(task)
-            if watch is None:
-                answers.append(answer)
+        has_failed = any(answer.problem for answer in answers)
+        if watch:
+            with NoJournal() as unkept:
+                async for answer in Run(client, unkept, options).classify(watch.images()):
+                    has_failed = has_failed or answer.problem is not None
+                    output.show(answer)
+                    progress.advance(task)
     progress.stop()
-    if is_final:
+    if all(answer.is_final for answer in answers):
         journal.finish()
     output.end(sorted(answers, key=lambda answer: answer.position))
-    return int(failed)
+    return int(has_failed)
 
 
 def _watch(folder: str) -> "FolderWatch":
@@ -122,12 +126,16 @@ def _open_journal(
     watch: "FolderWatch | None",
     fresh: bool,
 ) -> Journal:
-    """Says what it knows of earlier runs, and when there is no going on with this one."""
-    if watch:
-        return NoJournal()  # stopping it is how it ends
+    """For the images that are named.
+
+    Says what it knows of earlier runs, and when there is no going on with this one.
+    """
+    if not sources:
+        return NoJournal()  # what appears in a folder does not appear again
     roots = {source.root for source in sources if source.root is not None}
+    watched = watch and os.path.abspath(watch.folder)
     try:
-        journal = open_journal(url, options, roots, fresh=fresh)
+        journal = open_journal(url, {**options, "watch": watched}, roots, fresh=fresh)
     except OSError as error:
         complain(f"this run can't be resumed, should it be interrupted: {error}")
         return NoJournal()
@@ -137,12 +145,9 @@ def _open_journal(
     return journal
 
 
-async def _chain(sources: Iterable[Source], watch: "FolderWatch | None") -> AsyncIterator[Source]:
+async def _iterate(sources: Iterable[Source]) -> AsyncIterator[Source]:
     for source in sources:
         yield source
-    if watch:
-        async for source in watch.images():
-            yield source
 
 
 def _stop_once(loop: asyncio.AbstractEventLoop, watch: "FolderWatch") -> None:
