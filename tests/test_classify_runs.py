@@ -307,6 +307,30 @@ def test_what_was_sent_is_answered_before_a_watch_ends(desk: Desk, tmp_path: Pat
     assert started.lines == [f"{named}: cat 90.0%"]
 
 
+def test_ctrl_c_ends_a_watch_before_all_that_was_named_is_sent(desk: Desk, tmp_path: Path) -> None:
+    names = images_in(tmp_path / "photos", 3 * CONCURRENCY)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    command = ("classify", *names, "--watch", str(inbox), "--json", "--url", desk.url)
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    ending = "classifier: ending when what was sent is answered; Ctrl-C again ends at once"
+
+    first = Started(*command, **state)
+    wait_until(lambda: count_awaited(desk) == CONCURRENCY)
+    first.process.send_signal(signal.SIGINT)
+    wait_until(lambda: ending in first.complaints)
+    wait_until(lambda: work(desk) or first.process.poll() is not None)
+    assert first.end() == 130
+    assert first.complaints[-1] == "classifier: interrupted; the same command goes on from here"
+    assert len(first.lines) == len(find_jobs(desk)) < len(names)
+
+    second = Started(*command, **state)
+    wait_until(lambda: work(desk) or len(second.lines) == len(names))
+    assert second.end(signal.SIGINT) == 0
+    assert second.complaints[-1] == ending
+    assert len(find_jobs(desk)) == len(names)
+
+
 def test_a_watch_ends_with_its_folder(service: RunningService, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -76,6 +76,7 @@ async def _classify(
     output: Output,
     progress: Progress,
 ) -> int:
+    """The exit code. Raises :class:`KeyboardInterrupt` when Ctrl-C came before all was sent."""
     task = progress.add_task("classifying", total=None if watch else len(sources))
     if watch:
         # The second Ctrl-C is as deadly as ever.
@@ -84,10 +85,12 @@ async def _classify(
         complain(f"watching {watch.folder}; Ctrl-C ends that")
     answers = []
     async with AsyncClassifier(url) as client:
-        async for answer in Run(client, journal, options).classify(_iterate(sources)):
+        async for answer in Run(client, journal, options).classify(_iterate(sources, watch)):
             answers.append(answer)
             output.show(answer)
             progress.advance(task)
+        if len(answers) < len(sources):
+            raise KeyboardInterrupt  # what was sent is answered, the rest is for another run
         has_failed = any(answer.problem for answer in answers)
         if watch:
             with NoJournal() as unkept:
@@ -145,11 +148,14 @@ def _open_journal(
     return journal
 
 
-async def _iterate(sources: Iterable[Source]) -> AsyncIterator[Source]:
+async def _iterate(sources: Iterable[Source], watch: "FolderWatch | None") -> AsyncIterator[Source]:
     for source in sources:
+        if watch and watch.is_stopped:
+            return
         yield source
 
 
 def _stop_once(loop: asyncio.AbstractEventLoop, watch: "FolderWatch") -> None:
     loop.remove_signal_handler(signal.SIGINT)
+    complain("ending when what was sent is answered; Ctrl-C again ends at once")
     watch.stop()

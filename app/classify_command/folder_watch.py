@@ -40,6 +40,11 @@ class FolderWatch:
         """End :meth:`images` when those are told that have appeared."""
         self._stopped.set()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped.is_set()
+
     async def images(self) -> AsyncIterator[FileSource]:
         """Each image file that is written or moved there, again when it is written again."""
         stopped = asyncio.create_task(self._stopped.wait())
