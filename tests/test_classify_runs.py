@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from app.main import create_app
 from classifier_client.calls import ATTEMPTS, CONCURRENCY
 from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment, wait_until
-from tests.test_classify_command import images_in, read_lines
+from tests.test_classify_command import images_in, read_lines, read_terminal
 from tests.test_cli import CAT, SAMPLES, run
 from tests.test_client_persistence import ACCEPTED, RESULT, SOON, play, refuse, say
 from tests.test_dead_letters import ANSWER, PREDICTIONS
@@ -329,6 +330,25 @@ def test_ctrl_c_ends_a_watch_before_all_that_was_named_is_sent(desk: Desk, tmp_p
     assert second.end(signal.SIGINT) == 0
     assert second.complaints[-1] == ending
     assert len(find_jobs(desk)) == len(names)
+
+
+def test_progress_knows_how_many_images_were_named_beside_a_watch(
+    desk: Desk, tmp_path: Path
+) -> None:
+    names = images_in(tmp_path, 3)
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "classify", *names, "--watch", str(tmp_path), "--json", "--url", desk.url],
+        env=clean_environment(TERM="xterm", XDG_STATE_HOME=str(tmp_path / "state")),
+        stdout=subprocess.DEVNULL,
+        stderr=end,
+    )
+    os.close(end)
+    wait_until(lambda: count_awaited(desk) == len(names))
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: work(desk) or process.poll() is not None)
+    assert "0/3" in read_terminal(terminal)
+    assert process.returncode == 0
 
 
 def test_a_watch_ends_with_its_folder(service: RunningService, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def _classify(
     progress: Progress,
 ) -> int:
     """The exit code. Raises :class:`KeyboardInterrupt` when Ctrl-C came before all was sent."""
-    task = progress.add_task("classifying", total=None if watch else len(sources))
+    task = progress.add_task("classifying", total=len(sources) or None)
     if watch:
         # The second Ctrl-C is as deadly as ever.
         loop = asyncio.get_running_loop()
@@ -93,6 +93,7 @@ async def _classify(
             raise KeyboardInterrupt  # what was sent is answered, the rest is for another run
         has_failed = any(answer.problem for answer in answers)
         if watch:
+            progress.update(task, total=None)
             with NoJournal() as unkept:
                 async for answer in Run(client, unkept, options).classify(watch.images()):
                     has_failed = has_failed or answer.problem is not None
