@@ -86,6 +86,23 @@ def test_a_small_screen_shows_everything(
     assert not is_too_wide(page)
 
 
+@pytest.mark.parametrize("width", [320, 360])
+def test_the_header_keeps_its_words_whole_on_a_small_screen(
+    page: Page, service: RunningService, width: int
+) -> None:
+    """Even in the wide letters of a system without the page's font."""
+    page.open(service.url, width)
+    page.run("document.documentElement.style.fontFamily = 'DejaVu Sans, Verdana, sans-serif'")
+    count_lines = """
+        const range = document.createRange();
+        range.selectNodeContents(document.querySelector(arguments[0]).lastChild);
+        return new Set([...range.getClientRects()].map((box) => box.top)).size;
+    """
+    assert page.run(count_lines, "nav a") == 1
+    if width == 360:
+        assert page.run(count_lines, "h1") == 1
+
+
 def test_the_end_of_a_job_is_announced(page: Page, service: RunningService) -> None:
     page.open(service.url)
     page.choose(COFFEE)
