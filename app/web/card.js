@@ -82,7 +82,7 @@ export class Card {
       cancel: !isOver && !item.isCancelling,
       // After a reload there is no file to send again; a file that is at fault fails again.
       retry: isOver && item.state !== "completed" && item.file && (item.problem?.isOurs ?? true),
-      copy: isOver,
+      copy: isOver && !item.isFolder,
       remove: isOver,
     });
   }

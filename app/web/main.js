@@ -67,10 +67,12 @@ connection.addEventListener("change", () => {
   if (connection.isUp) announce("The connection is back");
 });
 
-async function add(files) {
+/** `entries`: what each of the files is on the disk, where that is told. */
+async function add(files, entries = []) {
   if (!files.length) return;
   const at = Date.now();
   const items = [...files].map((file, index) => createItem(file, at, index));
+  for (const item of items) item.isFolder = entries[item.index]?.isDirectory;
   place(items);
   work.add(items);
   for (const item of items) {
@@ -87,7 +89,13 @@ find("files").addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 
-document.addEventListener("paste", (event) => add(event.clipboardData.files));
+/** What was dropped or pasted. Folders come as files that can't be read. */
+function addTransferred({ files, items }) {
+  const kept = [...items].filter((item) => item.kind === "file");
+  add(files, kept.map((item) => item.webkitGetAsEntry()));
+}
+
+document.addEventListener("paste", (event) => addTransferred(event.clipboardData));
 
 const hasFiles = (event) => event.dataTransfer.types.includes("Files");
 const highlight = (isOn) => document.body.classList.toggle("dragging", isOn);
@@ -103,7 +111,7 @@ addEventListener("drop", (event) => {
   highlight(false);
   if (!hasFiles(event)) return;
   event.preventDefault();
-  add(event.dataTransfer.files);
+  addTransferred(event.dataTransfer);
 });
 
 addEventListener("beforeunload", (event) => {

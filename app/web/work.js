@@ -24,6 +24,12 @@ const BROKEN = {
 const UNREADABLE = {
   title: "Can't be read",
   detail: "The browser can't read this file any more. Choose it again.",
+  isOurs: false,
+};
+const FOLDER = {
+  title: "This is a folder",
+  detail: "Drop the files in it.",
+  isOurs: false,
 };
 const GONE = {
   title: "No longer there",
@@ -159,7 +165,7 @@ export class Work {
       if (seconds) this.#sendLater(item, seconds * 1000, error.title);
       else this.#change(item, { state: "refused", problem: tell(error) });
     } else {
-      this.#change(item, { state: "refused", problem: UNREADABLE });
+      this.#change(item, { state: "refused", problem: item.isFolder ? FOLDER : UNREADABLE });
     }
   }
 

@@ -104,6 +104,12 @@ class Page:
         """Drop files on the page; whether it took them."""
         return self._hand_over("drop", "dataTransfer", files)
 
+    def drag(self, *paths: Path) -> None:
+        """Drag files and folders from the desktop, and drop them on the page."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.command("Input.dispatchDragEvent", type=kind, x=50, y=150, data=data)
+
     def paste(self, *files: Path) -> None:
         """Paste files into the page."""
         self._hand_over("paste", "clipboardData", files)

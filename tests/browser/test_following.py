@@ -162,6 +162,23 @@ def test_what_waits_in_the_page_is_cancelled_without_being_sent(
     assert queued(desk) == 1
 
 
+def test_a_file_that_is_gone_when_it_can_be_sent_has_to_be_chosen_again(
+    page: Page, desk: Desk, line: TcpProxy, six: list[Path]
+) -> None:
+    page.open(address(line))
+    line.refuse()
+    page.run("dispatchEvent(new Event('online'))")
+    wait_until(lambda: page.find("#connection").is_displayed())
+    page.choose(six[0])
+    page.wait_for_states("waiting")
+    six[0].unlink()
+    line.pass_on()
+    page.wait_for_states("refused")
+    text = page.text_of("0.jpg")
+    assert "Choose it again." in text
+    assert "Retry" not in text
+
+
 def test_our_failure_can_be_tried_again(page: Page, desk: Desk) -> None:
     page.open(desk.url)
     page.choose(ROCKET)

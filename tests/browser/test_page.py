@@ -51,6 +51,19 @@ def test_images_can_be_dropped_and_pasted(page: Page, service: RunningService, w
     assert page.predictions_of("coffee.jpg")[0][0] == "espresso"
 
 
+def test_a_folder_that_is_dropped_is_called_one(
+    page: Page, service: RunningService, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos.jpg"
+    folder.mkdir()
+    page.open(service.url)
+    page.drag(CAT, folder)
+    page.wait_for_states("completed", "refused")
+    text = page.text_of("photos.jpg")
+    assert "This is a folder. Drop the files in it." in text
+    assert "Retry" not in text and "curl" not in text
+
+
 def test_twenty_images_at_once_are_all_classified(
     page: Page, service: RunningService, tmp_path: Path
 ) -> None:
