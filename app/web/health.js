@@ -4,6 +4,9 @@ import { getHealth } from "./api.js";
 
 const REFRESH_MILLISECONDS = 5_000;
 
+// Where this page's own jobs change the queue: many may change at once.
+const HURRY_MILLISECONDS = 1_000;
+
 const WORDS = { healthy: "Ready", degraded: "Needs attention", unhealthy: "Storage is away" };
 
 function describe(health) {
@@ -17,11 +20,11 @@ function describe(health) {
   return [...parts, ...health.reasons].join(" · ");
 }
 
-/** Keep the line current for as long as the page is open. */
+/** Keep the line current for as long as the page is open. Call what it gives when a job changes. */
 export function watchHealth(connection) {
   const line = document.getElementById("health");
   const text = document.getElementById("health-text");
-  let timer = 0;
+  let timer = 0, askedAt = 0, pause = 0, isAsking = false;
 
   function show(status, words) {
     line.dataset.status = status;
@@ -29,19 +32,29 @@ export function watchHealth(connection) {
   }
 
   async function refresh() {
-    clearTimeout(timer);
-    if (document.hidden) return;
+    askedAt = Date.now();
+    pause = REFRESH_MILLISECONDS;
     if (connection.isUp) {
+      isAsking = true;
       const health = await getHealth().catch(() => connection.check());
+      isAsking = false;
       if (health) show(health.status, describe(health));
     } else {
       show("unknown", "Not reachable");
     }
-    clearTimeout(timer);
-    timer = setTimeout(refresh, REFRESH_MILLISECONDS);
+    plan(pause);
   }
 
-  document.addEventListener("visibilitychange", refresh);
-  connection.addEventListener("change", refresh);
-  refresh();
+  /** Ask so long after the last time, or after the next, if that is under way. */
+  function plan(milliseconds) {
+    pause = milliseconds;
+    clearTimeout(timer);
+    if (isAsking || document.hidden) return;
+    timer = setTimeout(refresh, askedAt + pause - Date.now());
+  }
+
+  document.addEventListener("visibilitychange", () => plan(0));
+  connection.addEventListener("change", () => plan(0));
+  plan(0);
+  return () => plan(Math.min(pause, HURRY_MILLISECONDS));
 }

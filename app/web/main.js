@@ -12,10 +12,14 @@ const find = (id) => document.getElementById(id);
 const cards = new Map(); // by item
 const connection = new Connection();
 const work = new Work(connection, show);
+const hurryHealth = watchHealth(connection);
 
 function show(item) {
   cards.get(item).update(connection.isUp);
-  if (item.id && item.state !== item.savedState) history.save(item);
+  if (item.id && item.state !== item.savedState) {
+    history.save(item);
+    hurryHealth();
+  }
   item.savedState = item.state;
   if (hasEnded(item)) tell(item);
   summarize();
@@ -174,4 +178,3 @@ find("question").addEventListener("close", (event) => {
 const remembered = history.load();
 place(remembered);
 work.follow(remembered.filter((item) => !hasEnded(item)).reverse());
-watchHealth(connection);

@@ -111,6 +111,27 @@ def test_jobs_that_were_erased_while_the_page_was_closed_are_gone(
     assert "erased" in page.text_of("0.jpg")
 
 
+def test_the_page_says_how_many_jobs_wait_as_soon_as_its_own_change_that(
+    page: Page, desk: Desk
+) -> None:
+    # The regular look at the service's health, every five seconds, never comes.
+    never = """
+        const { setTimeout: wait } = window;
+        window.setTimeout = (call, pause) => (pause > 4000 ? 0 : wait(call, pause));
+    """
+    script = page.command("Page.addScriptToEvaluateOnNewDocument", source=never)
+    try:
+        page.open(desk.url)
+        wait_until(lambda: " 0 waiting " in page.find("#health").text)
+        page.choose(CAT, COFFEE)
+        wait_until(lambda: " 2 waiting " in page.find("#health").text)
+        complete_all(desk, 2)
+        wait_until(lambda: " 0 waiting " in page.find("#health").text)
+    finally:
+        page.command("Page.removeScriptToEvaluateOnNewDocument", **script)
+        page.browser.get("about:blank")  # an API with open streams does not end
+
+
 # --- Cancel and retry -----------------------------------------------------------------------------
 
 
