@@ -17,6 +17,8 @@ from app.core.errors import (
     IdempotencyKeyInUseError,
     IdempotencyKeyReusedError,
     InvalidIdempotencyKeyError,
+    JobExpiredError,
+    JobNotFoundError,
 )
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import BoundKey
@@ -50,14 +52,19 @@ async def replay(
     """Answer an upload whose key was used before, if it is the same upload.
 
     ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyInUseError`,
-    :class:`IdempotencyKeyReusedError`, and what :func:`receive_image` raises.
+    :class:`IdempotencyKeyReusedError`, :class:`JobExpiredError`, and what :func:`receive_image` and
+    :meth:`JobService.get_job` raise.
     """
     if not bound.fingerprint:
         raise IdempotencyKeyInUseError()
     await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
     if digest.value() != bound.fingerprint:
         raise IdempotencyKeyReusedError(job_id=bound.job_id)
-    job = await get_service(request).get_job(UUID(bound.job_id), wait_seconds)
+    try:
+        job = await get_service(request).get_job(UUID(bound.job_id), wait_seconds)
+    except JobNotFoundError:
+        # A key outlives its job, which surely was accepted once.
+        raise JobExpiredError(job_id=bound.job_id) from None
     headers = {"Idempotency-Replayed": "true"} | name_applied(wait_seconds)
     if wait_seconds and job.has_ended():
         return create_end(job, headers)

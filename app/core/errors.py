@@ -86,6 +86,16 @@ class JobErasedError(ServiceError):
     detail = "This job was erased, with its image and its result."
 
 
+class JobExpiredError(ServiceError):
+    """Raised when an idempotency key comes again whose job is not kept any longer."""
+
+    status, code, title = 410, "job-expired", "Job expired"
+    detail = (
+        "The image was accepted under this Idempotency-Key before, and its result is not kept any "
+        "longer. Send it with a new key to have it classified again."
+    )
+
+
 class JobEndedError(ServiceError):
     """Raised when a job is to be cancelled that has ended."""
 
