@@ -158,7 +158,7 @@ def test_an_upload_that_is_refused_frees_its_key(
 class SlowSender:
     """A client that stops in the middle of an upload."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, path: str = "/classify") -> None:
         address = urlsplit(url)
         assert address.hostname and address.port
         self._socket = socket.create_connection((address.hostname, address.port))
@@ -168,7 +168,7 @@ class SlowSender:
             + b"\r\n--b--\r\n"
         )
         head = (
-            f"POST /classify HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {KEY}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {KEY}\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )

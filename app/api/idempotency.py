@@ -32,6 +32,8 @@ _ESCAPED = re.compile(r'\\(["\\])')
 
 _LONGEST_KEY = 255
 
+REPLAYED = {"Idempotency-Replayed": "true"}
+
 
 def read_idempotency_key(request: Request) -> str | None:
     """The header's value, ``None`` without one. Raises :class:`InvalidIdempotencyKeyError`."""
@@ -44,6 +46,13 @@ def read_idempotency_key(request: Request) -> str | None:
     if len(lines) > 1 or len(key) > _LONGEST_KEY or not (quoted or _BARE.fullmatch(text)):
         raise InvalidIdempotencyKeyError()
     return key
+
+
+def create_reuse_error(bound: BoundKey) -> IdempotencyKeyReusedError:
+    """With the job or the batch that has the key."""
+    if bound.is_batch:
+        return IdempotencyKeyReusedError(batch_id=bound.id)
+    return IdempotencyKeyReusedError(job_id=bound.id)
 
 
 async def replay(
@@ -59,13 +68,13 @@ async def replay(
         raise IdempotencyKeyInUseError()
     await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
     if digest.value() != bound.fingerprint:
-        raise IdempotencyKeyReusedError(job_id=bound.job_id)
+        raise create_reuse_error(bound)
     try:
-        job = await get_service(request).get_job(UUID(bound.job_id), wait_seconds)
+        job = await get_service(request).get_job(UUID(bound.id), wait_seconds)
     except JobNotFoundError:
         # A key outlives its job, which surely was accepted once.
-        raise JobExpiredError(job_id=bound.job_id) from None
-    headers = {"Idempotency-Replayed": "true"} | name_applied(wait_seconds)
+        raise JobExpiredError(job_id=bound.id) from None
+    headers = REPLAYED | name_applied(wait_seconds)
     if wait_seconds and job.has_ended():
         return create_end(job, headers)
-    return create_accepted(request, UUID(bound.job_id), headers, is_answered=job.has_ended())
+    return create_accepted(request, UUID(bound.id), headers, is_answered=job.has_ended())
