@@ -8,7 +8,7 @@ import pytest
 from httpx import Response
 
 from app.core import keys
-from app.core.config import QueueSettings, Settings
+from app.core.config import LimitSettings, QueueSettings, Settings
 from app.main import create_app
 from tests.api_client import assert_problem, png_head
 from tests.api_server import run_api
@@ -159,6 +159,17 @@ def test_an_archive_is_known_by_its_images(desk: BatchDesk) -> None:
         assert document["batch_id"] == batch["batch_id"]
     assert count_batches(desk) == 1
     assert list((desk.settings.data_dir / "spool").iterdir()) == []
+
+
+def test_an_archive_is_known_by_images_that_are_too_large_too(settings: Settings) -> None:
+    limits = LimitSettings(file_size=10)
+    with run_api(create_app(settings.model_copy(update={"limits": limits}))) as url:
+        desk = BatchDesk(url, settings)
+        batch = desk.send_archive(pack({"a.jpg": b"much text" * 2}), headers=UNDER_KEY).json()
+        again = desk.send_archive(pack({"a.jpg": b"much text" * 2}), headers=UNDER_KEY)
+        assert_replayed(again, batch)
+        other = desk.send_archive(pack({"a.jpg": b"more text" * 2}), headers=UNDER_KEY)
+        assert_problem(other, 422, "idempotency-key-reused")
 
 
 def test_the_key_of_a_job_is_none_for_a_batch_nor_the_other_way_round(desk: BatchDesk) -> None:
