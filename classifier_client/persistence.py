@@ -67,15 +67,10 @@ class Persistence:
             try:
                 reply: httpx.Response = yield request
             except httpx.TransportError as error:
-                if not request.is_repeatable and not isinstance(error, _NEVER_SENT):
-                    reason = f"{_describe(error)}; it may have got the request all the same"
-                    raise UnreachableError(self._url, reason) from error
                 yield self.pause_after(failures, error, deadline)
                 may_be_done = may_be_done or not isinstance(error, _NEVER_SENT)
             else:
-                # A 503 may come after all was accepted, when the service lost sight of Redis.
-                may_repeat = request.is_repeatable or reply.status_code == _REFUSED
-                if not (may_repeat and is_busy(reply)) or failures + 1 >= self._attempts:
+                if not is_busy(reply) or failures + 1 >= self._attempts:
                     return reply, may_be_done
                 pause = find_asked_pause(reply)
                 if pause is None:
@@ -83,6 +78,7 @@ class Persistence:
                 if pause > min(LONGEST_PAUSE_SECONDS, deadline - time.monotonic()):
                     return reply, may_be_done
                 yield Pause(pause)
+                # A 503 may come after all was accepted, when the service lost sight of Redis.
                 may_be_done = may_be_done or reply.status_code != _REFUSED
             failures += 1
 

@@ -38,12 +38,8 @@ def create_upload(
 
     Raises :class:`ValueError` for a key that no header can hold.
     """
-    key = idempotency_key or str(uuid4())
-    if not (key.isascii() and key.isprintable()):
-        raise ValueError("idempotency_key must consist of printable ASCII characters")
-    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     params = {name: str(value) for name, value in options.items() if name != "cancel_after"}
-    headers = {"Idempotency-Key": f'"{escaped}"', **_prefer(wait_seconds)}
+    headers = _identify(idempotency_key) | _prefer(wait_seconds)
     if "cancel_after" in options:
         headers["Cancel-After"] = f"{options['cancel_after']}s"
     timeout_seconds = wait_seconds + ANSWER_SECONDS
@@ -52,16 +48,18 @@ def create_upload(
 
 
 def create_batch_upload(
-    sources: Iterable[ImageSource], custom_ids: Sequence[str], options: AnswerOptions
+    sources: Iterable[ImageSource],
+    custom_ids: Sequence[str],
+    idempotency_key: str | None,
+    options: AnswerOptions,
 ) -> Request:
-    """Send many images. Raises :class:`OSError`, and :class:`ValueError` without any."""
+    """Send many images. Raises as :func:`create_upload`, and :class:`ValueError` without any."""
     images = tuple(create_image(source) for source in sources)
     if not images:
         raise ValueError("a batch needs at least one image")
     params = {name: str(value) for name, value in options.items()}
-    return Request(
-        "POST", "batches", params, images=images, custom_ids=custom_ids, is_repeatable=False
-    )
+    headers = _identify(idempotency_key)
+    return Request("POST", "batches", params, headers, images, custom_ids)
 
 
 def create_read(path: str, wait_seconds: int = 0) -> Request:
@@ -90,6 +88,15 @@ def deadline_after(timeout: float | None) -> float:
 def bearable_wait(deadline: float) -> int:
     """For how long to ask the service to wait, in whole seconds as it wants them; 0 after it."""
     return math.ceil(min(max(deadline - time.monotonic(), 0), WAIT_SECONDS))
+
+
+def _identify(idempotency_key: str | None) -> dict[str, str]:
+    """By a key of its own where none is given. Raises :class:`ValueError` as the calls do."""
+    key = idempotency_key or str(uuid4())
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("idempotency_key must consist of printable ASCII characters")
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return {"Idempotency-Key": f'"{escaped}"'}
 
 
 def _prefer(wait_seconds: int) -> dict[str, str]:

@@ -21,8 +21,7 @@ ANSWER_SECONDS = 30.0
 class Request:
     """Ask the service; comes to an :class:`httpx.Response` that was read.
 
-    ``path`` is relative to the service's address. One that is not ``is_repeatable`` must not reach
-    the service twice.
+    ``path`` is relative to the service's address. Whatever it asks for may reach the service twice.
     """
 
     method: str
@@ -31,7 +30,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     images: Sequence[Image] = ()
     custom_ids: Sequence[str] = ()
-    is_repeatable: bool = True
     timeout_seconds: float = ANSWER_SECONDS
 
 

@@ -21,7 +21,7 @@ from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment, wait_until
 from tests.test_classify_command import images_in, read_lines
 from tests.test_cli import CAT, SAMPLES, run
-from tests.test_client_persistence import ACCEPTED, RESULT, SOON, play, refuse, say
+from tests.test_client_persistence import ACCEPTED, JOB_ID, RESULT, SOON, play, refuse, say
 from tests.test_dead_letters import ANSWER, PREDICTIONS
 from tests.test_waiting import Desk
 
@@ -197,7 +197,9 @@ def test_an_answer_that_the_service_has_forgotten_is_asked_for_anew(
 ) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     live, accepted = say({"status": "live"}), say(ACCEPTED, 202)
-    gone = say({"title": "Job not found", "detail": "No.", "code": "job-not-found"}, 404)
+    not_found = say({"title": "Job not found", "detail": "No.", "code": "job-not-found"}, 404)
+    words = {"title": "Job expired", "detail": "No.", "code": "job-expired", "job_id": JOB_ID}
+    gone = not_found if is_noted else say(words, 410)
     down = [refuse(503, SOON)] * ATTEMPTS
     # The second time it asks for the job, or, where it does not know that, under the key.
     first = [live, accepted, *down] if is_noted else [live, *down]

@@ -15,12 +15,21 @@ from app.api.documentation import (
     event_schema,
     problem_responses,
 )
-from app.api.upload_documentation import ANSWER_PARAMETERS, CACHE_CONTROL
+from app.api.upload_documentation import (
+    ANSWER_PARAMETERS,
+    CACHE_CONTROL,
+    IDEMPOTENCY_KEY,
+    REPLAYED_HEADER,
+)
 from app.core.errors import (
     BatchEndedError,
     BatchErasedError,
+    BatchExpiredError,
     BatchNotFoundError,
     BatchTooLargeError,
+    IdempotencyKeyInUseError,
+    IdempotencyKeyReusedError,
+    InvalidIdempotencyKeyError,
     InvalidRequestError,
     MalformedArchiveError,
     MalformedUploadError,
@@ -114,10 +123,13 @@ SUBMIT: dict[str, Any] = {
     "refuse the others: its job is there and has failed.",
     "response_description": "The batch is accepted and durable.",
     "response_model": BatchAccepted,
-    "openapi_extra": {"parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL], "requestBody": _BODY},
+    "openapi_extra": {
+        "parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL, IDEMPOTENCY_KEY],
+        "requestBody": _BODY,
+    },
     "responses": {
         202: {
-            "headers": _FOLLOW_HEADERS,
+            "headers": _FOLLOW_HEADERS | REPLAYED_HEADER,
             "links": _links("get_batch", "get_batch_results", "cancel_batch", "erase_batch"),
         }
     }
@@ -131,6 +143,11 @@ SUBMIT: dict[str, Any] = {
         MalformedArchiveError,
         UnsafeArchiveError,
         InvalidRequestError,
+        InvalidIdempotencyKeyError,
+        IdempotencyKeyInUseError,
+        IdempotencyKeyReusedError,
+        BatchErasedError,
+        BatchExpiredError,
         QueueFullError,
         StorageFullError,
         ServiceUnavailableError,

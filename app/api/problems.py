@@ -48,7 +48,7 @@ def create_problem_response(error: ServiceError, **extensions: Any) -> Response:
         detail=error.text,
         code=error.code,
         request_id=get_request_id(),
-        **{"job_id": error.job_id} | extensions,
+        **{"job_id": error.job_id, "batch_id": error.batch_id} | extensions,
     )
     return Response(
         problem.model_dump_json(exclude_none=True),

@@ -21,7 +21,7 @@ from app.core.errors import (
     InvalidIdempotencyKeyError,
     InvalidRequestError,
     JobErasedError,
-    JobNotFoundError,
+    JobExpiredError,
     MalformedImageError,
     MalformedUploadError,
     MissingFileError,
@@ -79,9 +79,18 @@ CACHE_CONTROL: dict[str, Any] = {
     "example": "no-cache",
 }
 
-_REPLAYED_HEADER = {
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A key of your own for this upload, new for each, such as a UUID in quotes. "
+    "Sent again with the same images and choices within 24 hours it begins nothing twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+}
+
+REPLAYED_HEADER = {
     "Idempotency-Replayed": {
-        "description": "`true`: the key came before, and this is about the job that it began.",
+        "description": "`true`: the key came before, and this is about what it began.",
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
@@ -102,15 +111,7 @@ _UPLOAD = {
         },
         *ANSWER_PARAMETERS,
         CACHE_CONTROL,
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "description": "A key of your own for this upload, new for each, such as a UUID in "
-            "quotes. Sent again with the same image and choices within 24 hours it begins no "
-            "second job.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 512},
-            "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
-        },
+        IDEMPOTENCY_KEY,
         {
             "name": "Cancel-After",
             "in": "header",
@@ -155,14 +156,14 @@ CLASSIFY: dict[str, Any] = {
         200: {
             "model": JobResult,
             "description": "The job is completed already, as `Prefer: wait` asked for.",
-            "headers": APPLIED_HEADER | _CACHE_HEADER | _REPLAYED_HEADER | REQUEST_ID_HEADER,
+            "headers": APPLIED_HEADER | _CACHE_HEADER | REPLAYED_HEADER | REQUEST_ID_HEADER,
         },
         202: {
             "headers": LOCATION_HEADER
             | RETRY_AFTER_HEADER
             | APPLIED_HEADER
             | _CACHE_HEADER
-            | _REPLAYED_HEADER
+            | REPLAYED_HEADER
             | REQUEST_ID_HEADER,
             "links": links("get_status", "get_result"),
         },
@@ -181,8 +182,8 @@ CLASSIFY: dict[str, Any] = {
         InvalidIdempotencyKeyError,
         IdempotencyKeyInUseError,
         IdempotencyKeyReusedError,
-        JobNotFoundError,
         JobErasedError,
+        JobExpiredError,
         QueueFullError,
         StorageFullError,
         ServiceUnavailableError,

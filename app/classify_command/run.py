@@ -24,7 +24,8 @@ _FINAL = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
-_FORGOTTEN = "job-not-found"
+# What the service says of a job that it keeps no longer, asked by its id or by its key.
+_FORGOTTEN = frozenset({"job-not-found", "job-expired"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Run:
         try:
             return await self._follow(source, entry)
         except ProblemError as error:
-            if error.code != _FORGOTTEN:
+            if error.code not in _FORGOTTEN:
                 raise
         # An earlier run began the job, and its result has expired since.
         entry.key, entry.job_id = str(uuid4()), None

@@ -27,11 +27,13 @@ class ServiceError(Exception):
         *,
         headers: dict[str, str] | None = None,
         job_id: str | None = None,
+        batch_id: str | None = None,
     ) -> None:
-        """``job_id``: the job in question, where there is one."""
+        """``job_id``, ``batch_id``: the job or batch in question, where there is one."""
         self.text = detail or type(self).detail
         self.headers = dict(headers or {})
         self.job_id = job_id
+        self.batch_id = batch_id
         if self.retry_after_seconds is not None:
             self.headers.setdefault("Retry-After", str(self.retry_after_seconds))
         super().__init__(self.text)
@@ -86,6 +88,16 @@ class JobErasedError(ServiceError):
     detail = "This job was erased, with its image and its result."
 
 
+class JobExpiredError(ServiceError):
+    """Raised when an idempotency key comes again whose job is not kept any longer."""
+
+    status, code, title = 410, "job-expired", "Job expired"
+    detail = (
+        "The image was accepted under this Idempotency-Key before, and its result is not kept any "
+        "longer. Send it with a new key to have it classified again."
+    )
+
+
 class JobEndedError(ServiceError):
     """Raised when a job is to be cancelled that has ended."""
 
@@ -105,6 +117,16 @@ class BatchErasedError(ServiceError):
 
     status, code, title = 410, "batch-erased", "Batch erased"
     detail = "This batch was erased, with its images and its results."
+
+
+class BatchExpiredError(ServiceError):
+    """Raised when an idempotency key comes again whose batch is not kept any longer."""
+
+    status, code, title = 410, "batch-expired", "Batch expired"
+    detail = (
+        "The batch was accepted under this Idempotency-Key before, and its results are not kept "
+        "any longer. Send it with a new key to have it classified again."
+    )
 
 
 class BatchEndedError(ServiceError):
@@ -237,11 +259,11 @@ class IdempotencyKeyInUseError(ServiceError):
 
 
 class IdempotencyKeyReusedError(InvalidRequestError):
-    """Raised when an idempotency key comes with another image or other options than before."""
+    """Raised when an idempotency key comes with other images or options than before."""
 
     code, title = "idempotency-key-reused", "Idempotency-Key reused"
     detail = (
-        "This Idempotency-Key came with another image or other options before. Use a new key for "
+        "This Idempotency-Key came with other images or other options before. Use a new key for "
         "each new request."
     )
 

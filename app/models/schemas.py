@@ -445,3 +445,4 @@ class Problem(Message):
     code: str = Field(description="Stable name of this kind of problem, for programs.")
     request_id: str = Field(description="The same as in X-Request-ID and in the service's log.")
     job_id: UUID | None = Field(None, description="The job in question, where there is one.")
+    batch_id: UUID | None = Field(None, description="The batch in question, where there is one.")
