@@ -4,6 +4,7 @@ Entries are read one after another and never become files of their own names. An
 archive is an entry like any other, and no image.
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,19 @@ _LARGEST_RATIO = 100
 # So much may come of the smallest archive.
 _HARMLESS_BYTES = 10 * 1024 * 1024
 
-# What a damaged entry raises on its way out.
-_DAMAGES = (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+# What ``zipfile`` raises where an archive makes no sense: its own, and whatever Python says of a
+# name that is no text, an offset that fits no file, a structure that ends too early.
+_DAMAGES = (
+    BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class _CarefulFile:
@@ -90,9 +102,11 @@ def open_archive(
     """
     try:
         archive = ZipFile(_CarefulFile(file))
-    except (BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except _DAMAGES as error:
         raise MalformedArchiveError() from error
     with archive:
+        if not all(entry.filename for entry in archive.infolist()):
+            raise MalformedArchiveError()
         entries = [entry for entry in archive.infolist() if not _is_by_the_way(entry)]
         if len(entries) > most_entries:
             raise TooManyImagesError(f"A batch may have {most_entries:,} images at most.")
@@ -113,4 +127,4 @@ def open_archive(
 def _is_by_the_way(entry: ZipInfo) -> bool:
     """Folders, and what file managers put beside files."""
     top, name = entry.filename.split("/")[0], entry.filename.split("/")[-1]
-    return entry.is_dir() or top == "__MACOSX" or name.startswith(".") or name == "Thumbs.db"
+    return not name or top == "__MACOSX" or name.startswith(".") or name == "Thumbs.db"
