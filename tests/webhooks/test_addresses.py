@@ -27,11 +27,16 @@ PRIVATE = [
     "172.16.0.1",
     "192.168.1.1",
     "169.254.169.254",  # cloud metadata
+    "168.63.129.16",  # Azure's
     "100.64.0.1",  # shared by a provider's customers (CGNAT)
     "224.0.1.1",
     "240.0.0.1",
     "255.255.255.255",
     "192.0.2.1",
+    "192.0.0.8",
+    "192.0.0.9",
+    "192.0.0.192",
+    "192.88.99.1",
     "::",
     "::1",
     "::7f00:1",
@@ -40,15 +45,31 @@ PRIVATE = [
     "fec0::1",
     "ff02::1",
     "ff0e::1",
+    "2001:1::1",
     "2001:db8::1",
+    "3fff::1",
+    "3fff:fff::1",
     "::ffff:127.0.0.1",
     "::ffff:169.254.169.254",
+    "::ffff:168.63.129.16",
+    "64:ff9b::168.63.129.16",
+    "2002:a83f:8110::",
     "2002:7f00:1::",  # 6to4 of 127.0.0.1
     "64:ff9b::10.0.0.1",  # NAT64
     "64:ff9b:1::10.0.0.1",
     "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo
 ]
-PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"]
+PUBLIC = [
+    "93.184.216.34",
+    "1.1.1.1",
+    "168.63.129.17",
+    "192.0.1.1",
+    "2001:200::1",
+    "2606:4700::1111",
+    "3fef:ffff::1",
+    "::ffff:1.1.1.1",
+    "64:ff9b::1.1.1.1",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -84,6 +105,7 @@ def test_networks_that_are_named_are_allowed_in_every_disguise() -> None:
         "http://[::1]/",
         "http://[::ffff:169.254.169.254]/latest/meta-data",
         "http://169.254.169.254/latest/meta-data",
+        "http://168.63.129.16/machine",
     ],
 )
 def test_registration_refuses_what_is_no_public_address_in_any_spelling(url: str) -> None:
