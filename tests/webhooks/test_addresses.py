@@ -1,10 +1,12 @@
 """Where deliveries may go, and that they go nowhere else."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from app.core.config import WebhookSettings
 from app.core.errors import ServiceError
 from app.webhooks.addresses import AddressGuard
 from tests.api_client import assert_problem
-from tests.service import wait_until
+from tests.service import find_free_port, wait_until
 from tests.webhooks.post_office import PostOffice, run_sender
 from tests.webhooks.receiver import SECONDS, run_receiver
 
@@ -278,6 +280,51 @@ def test_a_refused_address_beside_a_good_one_is_passed_over(office: PostOffice) 
         office.register(f"http://receiver.example:{receiver.port}/")
         office.complete()
         receiver.next()
+
+
+@contextmanager
+def black_hole(host: str, port: int) -> Iterator[None]:
+    """An address that says nothing: its listener's queue is full, so Linux drops what comes."""
+    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(2):
+            connection = waiting.enter_context(socket.socket())
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.connect((host, port))
+        yield
+
+
+@pytest.mark.parametrize("holes", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3", "127.0.0.4"]])
+def test_addresses_that_say_nothing_leave_time_for_the_next(
+    office: PostOffice, holes: list[str]
+) -> None:
+    webhook = WebhookSettings(allowed_networks="127.0.0.0/8", timeout_seconds=2)
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    names = Names([*holes, "127.0.0.1"])
+    with run_receiver() as receiver, contextlib.ExitStack() as stack:
+        for hole in holes:
+            stack.enter_context(black_hole(hole, receiver.port))
+        stack.enter_context(run_sender(settings, names))
+        office.register(f"http://receiver.example:{receiver.port}/")
+        office.complete()
+        delivery = office.wait_for_attempts(office.only_delivery(), 1)
+    assert delivery["status"] == "delivered"
+
+
+def test_a_name_whose_addresses_all_say_nothing_is_given_up(office: PostOffice) -> None:
+    webhook = WebhookSettings(allowed_networks="127.0.0.0/8", timeout_seconds=0.5)
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    port = find_free_port()
+    with contextlib.ExitStack() as stack:
+        for hole in ("127.0.0.2", "127.0.0.3"):
+            stack.enter_context(black_hole(hole, port))
+        stack.enter_context(run_sender(settings, Names(["127.0.0.2", "127.0.0.3"])))
+        office.register(f"http://receiver.example:{port}/")
+        office.complete()
+        (attempt,) = office.wait_for_attempts(office.only_delivery(), 1)["attempts"]
+    assert (attempt["error"], attempt["status_code"]) == ("timed-out", None)
 
 
 def test_a_proxy_in_the_environment_is_not_used(

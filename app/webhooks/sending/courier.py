@@ -26,7 +26,6 @@ _MOST_READ_SECONDS = 1.0
 _LOST_CONNECTION = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
-    httpcore.TimeoutException,
     OSError,
 )
 
@@ -73,7 +72,7 @@ class Courier:
     async def _send(self, claim: DeliveryClaim) -> _Answer:
         try:
             return await self._post(claim)
-        except TimeoutError:
+        except (TimeoutError, httpcore.TimeoutException):
             return _Answer(error="timed-out")
         except NameNotResolvedError:
             return _Answer(error="name-not-resolved")
@@ -89,7 +88,13 @@ class Courier:
     async def _post(self, claim: DeliveryClaim) -> _Answer:
         body = render_event(claim, self._service_url)
         headers = _create_headers(claim, body)
-        stream = self._pool.stream("POST", claim.url, headers=headers, content=body)
+        stream = self._pool.stream(
+            "POST",
+            claim.url,
+            headers=headers,
+            content=body,
+            extensions={"timeout": {"connect": self._timeout_seconds}},
+        )
         async with asyncio.timeout(self._timeout_seconds) as limit, stream as response:
             # The status decides; what follows it changes nothing any more.
             limit.reschedule(None)
