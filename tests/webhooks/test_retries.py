@@ -208,7 +208,8 @@ def test_nobody_asks_for_more_silence_than_a_day() -> None:
     assert 3590 <= read_retry_after(format_datetime(in_an_hour, usegmt=True)) <= 3600
     assert read_retry_after("120") == 120
     assert read_retry_after("99999999") == LONGEST_SILENCE_SECONDS
-    for nonsense in ("", "-5", "soon", "1.5", "\u00b2", "Thu, 01 Jan 1970 00:00:00 GMT"):
+    past, endless = "Thu, 01 Jan 1970 00:00:00 GMT", f"Thu, 01 Jan {'9' * 20} 00:00:00 GMT"
+    for nonsense in ("", "-5", "soon", "1.5", "\u00b2", past, endless):
         assert read_retry_after(nonsense) == 0
 
 
