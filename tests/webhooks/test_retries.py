@@ -180,7 +180,7 @@ def test_what_nobody_reports_on_when_a_webhook_is_disabled_has_failed(
         never.set()
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
 def test_a_receiver_that_asks_for_silence_gets_it(post_office: PostOffice, status: int) -> None:
     with run_receiver(Reply(status, {"Retry-After": "1800"}), Reply()) as receiver:
         post_office.register(receiver.url)
@@ -215,13 +215,15 @@ def test_nobody_asks_for_more_silence_than_a_day() -> None:
 
 def test_a_redirect_is_not_followed(post_office: PostOffice) -> None:
     with run_receiver() as elsewhere:
-        with run_receiver(Reply(302, {"Location": elsewhere.url})) as receiver:
+        headers = {"Location": elsewhere.url, "Retry-After": "1800"}
+        with run_receiver(Reply(302, headers)) as receiver:
             post_office.register(receiver.url)
             post_office.complete()
             delivery = post_office.wait_for_attempts(receiver.next().id, 1)
         assert elsewhere.is_quiet()
     (attempt,) = delivery["attempts"]
     assert (attempt["status_code"], attempt["error"]) == (302, "redirect-refused")
+    assert is_about(pause_of(delivery), 5)
     assert delivery["status"] == "pending"
 
 

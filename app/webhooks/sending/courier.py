@@ -30,7 +30,6 @@ _LOST_CONNECTION = (
 )
 
 _GONE = 410
-_WANT_SILENCE = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _understand(response: httpcore.Response) -> _Answer:
     if 300 <= status < 400:
         return _Answer(status, "redirect-refused")
     silence = 0.0
-    if status in _WANT_SILENCE:
+    if status >= 400:
         given = {name.lower(): value for name, value in response.headers}
         silence = read_retry_after(given.get(b"retry-after", b"").decode("latin-1").strip())
     return _Answer(status, None, silence)
