@@ -1,5 +1,6 @@
 """Batches over HTTP: many images in one request, followed and read as one. No worker runs here."""
 
+import gzip
 import json
 import socket
 import threading
@@ -279,6 +280,18 @@ def test_many_results_are_all_there(desk: BatchDesk) -> None:
     lines = desk.read_lines(batch)
     assert [line["job_id"] for line in lines] == [job["job_id"] for job in batch["jobs"]]
     assert len(desk.read_lines(batch, after=900)) == 100
+
+
+def test_results_are_compressed_on_their_way(desk: BatchDesk) -> None:
+    batch = desk.submit([b"no image"] * 250)
+    address = f"/batches/{batch['batch_id']}/results"
+    plain = desk.client.get(address, headers={"Accept-Encoding": "identity"})
+    with desk.client.stream("GET", address, headers={"Accept-Encoding": "gzip"}) as response:
+        packed = b"".join(response.iter_raw())
+    assert "content-encoding" not in plain.headers
+    assert response.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed) == plain.content
+    assert len(packed) * 5 < len(plain.content)
 
 
 def test_results_outlive_the_last_job_of_their_batch(desk: BatchDesk) -> None:
