@@ -109,6 +109,15 @@ def overlapping() -> bytes:
     return file.getvalue()
 
 
+def test_the_contract_says_what_an_archive_may_be(desk: BatchDesk) -> None:
+    operation = desk.client.get("/openapi.json").json()["paths"]["/batches"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    words = form["properties"]["archive"]["description"]
+    limits = ("1,000 images", "stored or deflated", "unencrypted", "100 times", "10 MiB")
+    for limit in (*limits, "512 KiB", "QUEUE_MAX_BYTES", "MAX_FILE_SIZE"):
+        assert limit in words
+
+
 @pytest.mark.parametrize(
     ("archive", "code", "words"),
     [

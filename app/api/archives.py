@@ -22,13 +22,13 @@ _ENCRYPTED = 0x1
 
 # The list of contents is read at once: room for a thousand entries with names of 400 bytes. More
 # entries than that would fill memory before anybody could count them.
-_LARGEST_READ_BYTES = 512 * 1024
+LARGEST_LIST_BYTES = 512 * 1024
 
 # Images are compressed already; drawings and screenshots may shrink a few times more. Deflate can
 # make a thousand bytes of one, and entries that overlap any number.
-_LARGEST_RATIO = 100
+LARGEST_RATIO = 100
 # So much may come of the smallest archive.
-_HARMLESS_BYTES = 10 * 1024 * 1024
+HARMLESS_BYTES = 10 * 1024 * 1024
 
 # What ``zipfile`` raises where an archive makes no sense: its own, and whatever Python says of a
 # name that is no text, an offset that fits no file, a structure that ends too early.
@@ -54,9 +54,9 @@ class _CarefulFile:
 
     def read(self, size: int = -1) -> bytes:
         """Raises :class:`TooManyImagesError` for more than the list of contents may have."""
-        most = _LARGEST_READ_BYTES + 1
+        most = LARGEST_LIST_BYTES + 1
         data = self._file.read(most if size < 0 else min(size, most))
-        if len(data) > _LARGEST_READ_BYTES:
+        if len(data) > LARGEST_LIST_BYTES:
             raise TooManyImagesError("The archive has too many entries. Send several archives.")
         return data
 
@@ -117,9 +117,9 @@ def open_archive(
         unpacked_bytes = sum(entry.file_size for entry in entries)
         if unpacked_bytes > most_bytes:
             raise UnsafeArchiveError(f"The archive unpacks to more than {most_bytes:,} bytes.")
-        if unpacked_bytes > max(_LARGEST_RATIO * archive_bytes, _HARMLESS_BYTES):
+        if unpacked_bytes > max(LARGEST_RATIO * archive_bytes, HARMLESS_BYTES):
             raise UnsafeArchiveError(
-                f"The archive unpacks to more than {_LARGEST_RATIO} times its size."
+                f"The archive unpacks to more than {LARGEST_RATIO} times its size."
             )
         yield Archive(archive, entries)
 
