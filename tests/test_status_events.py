@@ -64,6 +64,9 @@ def test_a_stream_is_neither_stored_nor_held_back_on_the_way(desk: Desk, job_id:
         headers = stream.response.headers
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-store", "no")
+    # Though it was asked for: events would wait in the compressor.
+    assert "gzip" in stream.response.request.headers["accept-encoding"]
+    assert "content-encoding" not in headers
     assert headers["x-request-id"]
 
 

@@ -23,7 +23,7 @@ from app.core.errors import (
     InvalidRequestError,
     MalformedImageError,
     MalformedUploadError,
-    MissingFileError,
+    MissingImagesError,
     ServiceError,
     SlowUploadError,
     TooManyImagesError,
@@ -88,14 +88,12 @@ class IncomingBatch:
 
         An image that is refused is among the rest, with its error.
         """
-        largest_body = self._settings.queue.max_bytes + _OVERHEAD_BYTES
         length = read_length(request)
-        if length > largest_body:
-            raise BatchTooLargeError()
+        self._check_size(length)
         await self._intake.admit(max(length - _OVERHEAD_BYTES, 0))
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
-                await self._receive_parts(request, largest_body)
+                await self._receive_parts(request)
                 if self._spool is not None:
                     await self._unpack(self._spool)
         except TimeoutError:
@@ -103,9 +101,7 @@ class IncomingBatch:
         except (MultipartError, ClientDisconnect) as error:
             raise MalformedUploadError() from error
         if not self._images:
-            raise MissingFileError(
-                f"Send images in fields {FIELD!r}, or a zip file in the field {ARCHIVE_FIELD!r}."
-            )
+            raise MissingImagesError()
         custom_ids = self._check_custom_ids()
         return [
             image.describe(custom_id, self._shares)
@@ -123,14 +119,21 @@ class IncomingBatch:
         digest.update(json.dumps([self._spool is not None, images, self._custom_ids]).encode())
         return create_batch_fingerprint(digest.value())
 
-    async def _receive_parts(self, request: Request, largest_body: int) -> None:
+    def _check_size(self, body_bytes: int) -> None:
+        most = self._settings.queue.max_bytes
+        if body_bytes > most + _OVERHEAD_BYTES:
+            raise BatchTooLargeError(
+                f"The images of a batch may have {most:,} bytes together at most. Send several "
+                "batches."
+            )
+
+    async def _receive_parts(self, request: Request) -> None:
         parser = PushMultipartParser(read_boundary(request))
         body_bytes = looked_at = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
-            if body_bytes > largest_body:
-                raise BatchTooLargeError()
+            self._check_size(body_bytes)
             if body_bytes - looked_at > _LOOK_BYTES:
                 # Others fill disk and queue as well, and a body may not announce its length.
                 await self._intake.admit(0)

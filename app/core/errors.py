@@ -160,7 +160,10 @@ class BatchTooLargeError(ServiceError):
     """Raised when the images of a batch take more than QUEUE_MAX_BYTES, and never could wait."""
 
     status, code, title = 413, "batch-too-large", "Batch too large"
-    detail = "The images of the batch are too large together. Send several batches."
+    detail = (
+        "The images of a batch may have QUEUE_MAX_BYTES together at most (2 GiB unless "
+        "configured). Send several batches."
+    )
 
 
 class SlowUploadError(ServiceError):
@@ -220,6 +223,12 @@ class MissingFileError(InvalidRequestError):
 
     code, title = "missing-file", "No image in the request"
     detail = "Send exactly one file in the field 'file'."
+
+
+class MissingImagesError(MissingFileError):
+    """Raised when a batch has no images."""
+
+    detail = "Send images in fields 'file', or a zip file of images in the field 'archive'."
 
 
 class EmptyFileError(InvalidRequestError):

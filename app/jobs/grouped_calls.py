@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-# Rounds of the event loop before a group leaves. An upload under way needs about as many from its last
-# bytes to its call; they take some 10 µs each while there is nothing else to do.
+# Rounds of the event loop before a group leaves. An upload under way needs about as many from its
+# last bytes to its call; they take some 10 µs each while there is nothing else to do.
 _ROUNDS = 5
 
 Item = TypeVar("Item")

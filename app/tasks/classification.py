@@ -39,7 +39,7 @@ _PACE_SECONDS = 0.05
 _SPELL_SECONDS = 1.0
 _SHARE_OF_LIMIT = 0.1
 
-# Before a process rests it listens for the next bell itself, about as long as jobs are apart when it is
+# Before a process rests it listens for the next bell itself, longer than jobs are apart when it is
 # half busy: that spares the way through Celery's main process.
 _LISTEN_SECONDS = 0.05
 
