@@ -21,6 +21,7 @@ from app.core.errors import (
     BatchErasedError,
     BatchNotFoundError,
     BatchTooLargeError,
+    CrossOriginError,
     InvalidRequestError,
     MalformedArchiveError,
     MalformedUploadError,
@@ -122,6 +123,7 @@ SUBMIT: dict[str, Any] = {
         }
     }
     | problem_responses(
+        CrossOriginError,
         MalformedUploadError,
         SlowUploadError,
         BatchTooLargeError,
@@ -244,7 +246,11 @@ CANCEL: dict[str, Any] = {
         },
     }
     | problem_responses(
-        BatchNotFoundError, BatchEndedError, BatchErasedError, ServiceUnavailableError
+        CrossOriginError,
+        BatchNotFoundError,
+        BatchEndedError,
+        BatchErasedError,
+        ServiceUnavailableError,
     ),
 }
 
@@ -256,5 +262,7 @@ ERASE: dict[str, Any] = {
     "response_class": Response,
     "openapi_extra": _ID,
     "responses": {204: {"headers": REQUEST_ID_HEADER}}
-    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+    | problem_responses(
+        CrossOriginError, BatchNotFoundError, BatchErasedError, ServiceUnavailableError
+    ),
 }

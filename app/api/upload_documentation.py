@@ -13,6 +13,7 @@ from app.api.documentation import (
     problem_responses,
 )
 from app.core.errors import (
+    CrossOriginError,
     EmptyFileError,
     FileTooLargeError,
     IdempotencyKeyInUseError,
@@ -169,6 +170,7 @@ CLASSIFY: dict[str, Any] = {
     }
     | problem_responses(
         *JOB_ERRORS,
+        CrossOriginError,
         MalformedUploadError,
         FileTooLargeError,
         ImageTooLargeError,
