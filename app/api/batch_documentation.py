@@ -28,6 +28,7 @@ from app.core.errors import (
     BatchExpiredError,
     BatchNotFoundError,
     BatchTooLargeError,
+    CrossOriginError,
     IdempotencyKeyInUseError,
     IdempotencyKeyReusedError,
     InvalidIdempotencyKeyError,
@@ -145,6 +146,7 @@ SUBMIT: dict[str, Any] = {
         }
     }
     | problem_responses(
+        CrossOriginError,
         MalformedUploadError,
         SlowUploadError,
         BatchTooLargeError,
@@ -272,7 +274,11 @@ CANCEL: dict[str, Any] = {
         },
     }
     | problem_responses(
-        BatchNotFoundError, BatchEndedError, BatchErasedError, ServiceUnavailableError
+        CrossOriginError,
+        BatchNotFoundError,
+        BatchEndedError,
+        BatchErasedError,
+        ServiceUnavailableError,
     ),
 }
 
@@ -284,5 +290,7 @@ ERASE: dict[str, Any] = {
     "response_class": Response,
     "openapi_extra": _ID,
     "responses": {204: {"headers": REQUEST_ID_HEADER}}
-    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+    | problem_responses(
+        CrossOriginError, BatchNotFoundError, BatchErasedError, ServiceUnavailableError
+    ),
 }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.api.deadline import DURATION
 from app.api.documentation import (
     APPLIED_HEADER,
     JOB_ERRORS,
@@ -13,6 +14,7 @@ from app.api.documentation import (
     problem_responses,
 )
 from app.core.errors import (
+    CrossOriginError,
     EmptyFileError,
     FileTooLargeError,
     IdempotencyKeyInUseError,
@@ -115,9 +117,11 @@ _UPLOAD = {
         {
             "name": "Cancel-After",
             "in": "header",
-            "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
-            "most seven days. One that nobody came to by then fails and is never run.",
-            "schema": {"type": "string"},
+            "description": "How long the job may wait for a worker, such as `30s`, `1m30s` or "
+            "`2h`; more than nothing, at most seven days. One that no worker came to by then "
+            "*fails*, with `deadline-exceeded`, and never runs. A job that has begun is not "
+            "stopped.",
+            "schema": {"type": "string", "minLength": 1, "pattern": DURATION},
             "example": "30s",
         },
     ],
@@ -170,6 +174,7 @@ CLASSIFY: dict[str, Any] = {
     }
     | problem_responses(
         *JOB_ERRORS,
+        CrossOriginError,
         MalformedUploadError,
         FileTooLargeError,
         ImageTooLargeError,

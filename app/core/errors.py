@@ -281,7 +281,10 @@ class CrossOriginError(ServiceError):
     """Raised when a web page of another origin would change something."""
 
     status, code, title = 403, "cross-origin", "Page of another origin"
-    detail = "This service takes no such request from pages of other origins: see CORS_ORIGINS."
+    detail = (
+        "Pages of other origins may change nothing here. If this is the service's own page, a "
+        "reverse proxy must pass the Host header on, or name this origin in CORS_ORIGINS."
+    )
 
 
 class UnauthorizedError(ServiceError):

@@ -150,7 +150,8 @@ class CorsSettings(BaseModel):
     origins: str = Field(
         "",
         description="Origins whose web pages may use the API from a browser, comma-separated, such "
-        "as `https://app.example.org`; `*` for all. Pages of the service itself always may.",
+        "as `https://app.example.org`; `*` for all. Pages of the service itself always may; a "
+        "reverse proxy must pass the `Host` header on for that, or its own origin be named here.",
     )
 
     @field_validator("origins")

@@ -437,7 +437,8 @@ class Problem(Message):
     )
 
     type: str = Field(
-        description="Stable address of this kind of problem; it explains itself there."
+        description="Stable identifier of this kind of problem, whatever prefix the caller uses; "
+        "`GET` explains it at this path below the service's root."
     )
     title: str
     status: int
