@@ -29,6 +29,7 @@ from classifier_client.requests import (
     create_read,
     create_upload,
     deadline_after,
+    expect_options,
     quote_id,
 )
 from classifier_client.steps import Emit, Join, Operation, Pause, Request, Start, Stream
@@ -110,6 +111,7 @@ class Calls(BatchCalls):
         """
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
+        expect_options(options, Options.__optional_keys__)
         started: deque[Any] = deque()
         for source in sources:
             if len(started) == concurrency:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Literal, TypedDict
 from urllib.parse import quote
 from uuid import uuid4
@@ -31,13 +31,22 @@ class Options(AnswerOptions, total=False):
     cancel_after: int
 
 
+def expect_options(options: Iterable[str], known: Container[str]) -> None:
+    """Raises :class:`TypeError` for others: the service passes over what it does not know."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}")
+
+
 def create_upload(
     source: ImageSource, idempotency_key: str | None, options: Options, wait_seconds: int = 0
 ) -> Request:
     """Send an image. Raises :class:`OSError` when an open file can't be read.
 
-    Raises :class:`ValueError` for a key that no header can hold.
+    Raises :class:`ValueError` for a key that no header can hold, and :class:`TypeError` for an
+    option that there is not.
     """
+    expect_options(options, Options.__optional_keys__)
     key = idempotency_key or str(uuid4())
     if not (key.isascii() and key.isprintable()):
         raise ValueError("idempotency_key must consist of printable ASCII characters")
@@ -54,7 +63,11 @@ def create_upload(
 def create_batch_upload(
     sources: Iterable[ImageSource], custom_ids: Sequence[str], options: AnswerOptions
 ) -> Request:
-    """Send many images. Raises :class:`OSError`, and :class:`ValueError` without any."""
+    """Send many images. Raises :class:`OSError`, and :class:`ValueError` without any.
+
+    Raises :class:`TypeError` for an option that there is not.
+    """
+    expect_options(options, AnswerOptions.__optional_keys__)
     images = tuple(create_image(source) for source in sources)
     if not images:
         raise ValueError("a batch needs at least one image")

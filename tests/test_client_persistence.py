@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -140,6 +141,32 @@ def test_options_go_out_as_the_service_has_them(create_client: Create) -> None:
         "model": "m",
     }
     assert request.headers["cancel-after"] == "30s"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.submit(SAMPLE, treshold=0.9),
+        lambda client: client.classify(SAMPLE, treshold=0.9),
+        lambda client: list(client.classify_many([], treshold=0.9)),
+        lambda client: client.submit_batch([SAMPLE], treshold=0.9),
+        lambda client: list(client.classify_batch([SAMPLE], treshold=0.9)),
+    ],
+    ids=["submit", "classify", "classify-many", "submit-batch", "classify-batch"],
+)
+def test_an_option_that_there_is_not_is_told(
+    create_client: Create, ask: Callable[[Any], object]
+) -> None:
+    with play(say(RESULT)) as (url, script):
+        with pytest.raises(TypeError, match="'treshold'"):
+            ask(create_client(url))
+    assert not script.requests
+
+
+def test_a_batch_has_no_priority(create_client: Create) -> None:
+    with play(say(ACCEPTED, 202)) as (url, _):
+        with pytest.raises(TypeError, match="'priority'"):
+            create_client(url).submit_batch([SAMPLE], priority="interactive")
 
 
 def test_a_service_that_stays_busy_has_its_say(create_client: Create) -> None:
