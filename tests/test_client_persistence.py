@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from classifier_client import NotFinishedError, ProblemError, UnreachableError
 from classifier_client.event_stream import EventStream
+from classifier_client.persistence import IN_USE_SECONDS
 from tests.api_client import SAMPLE
 from tests.api_server import run_api
 from tests.clients import Create
@@ -107,6 +108,22 @@ def test_an_image_is_sent_again_under_the_same_key(create_client: Create, refusa
     assert other == r'"my \"key\""'
     assert len({len(body) for _, body in script.requests}) == 1
     assert all(SAMPLE.read_bytes() in body for _, body in script.requests)
+
+
+def test_an_image_outlasts_the_key_of_a_process_that_was_killed(create_client: Create) -> None:
+    in_use = refuse(409, SOON, "idempotency-key-in-use")
+    with play(*[in_use] * 3, say(ACCEPTED, 202)) as (url, script):
+        assert create_client(url, attempts=1).submit(SAMPLE).job_id == JOB_ID
+    assert len(script.requests) == 4
+    assert len(set(script.sent("idempotency-key"))) == 1
+
+
+def test_a_key_that_stays_in_use_is_given_up(create_client: Create) -> None:
+    too_late = {"Retry-After": str(IN_USE_SECONDS + 1)}
+    with play(refuse(409, too_late, "idempotency-key-in-use")) as (url, script):
+        with pytest.raises(ProblemError):
+            create_client(url, attempts=1).submit(SAMPLE)
+    assert len(script.requests) == 1
 
 
 def test_a_file_may_have_any_name(create_client: Create, tmp_path: Path) -> None:
