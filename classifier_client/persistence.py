@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from classifier_client.errors import UnreachableError
+from classifier_client.errors import NotFinishedError, UnreachableError
 from classifier_client.steps import Operation, Pause, Request
 
 FIRST_PAUSE_SECONDS = 0.25
@@ -55,20 +55,19 @@ class Persistence:
         self._url = url
         self._attempts = attempts
 
-    def ask(self, request: Request, deadline: float = math.inf) -> Operation[httpx.Response]:
-        """The answer, or the last refusal. Raises :class:`UnreachableError`.
+    def ask(self, request: Request) -> Operation[httpx.Response]:
+        """The answer, or the last refusal.
 
-        ``deadline``: when no further attempt is made, on the monotonic clock.
+        Raises :class:`UnreachableError`, and :class:`NotFinishedError` without a job when the
+        answer was waited for until the request's deadline.
         """
-        reply, _ = yield from self.insist(request, deadline)
+        reply, _ = yield from self.insist(request)
         return reply
 
-    def insist(
-        self, request: Request, deadline: float = math.inf
-    ) -> Operation[tuple[httpx.Response, bool]]:
+    def insist(self, request: Request) -> Operation[tuple[httpx.Response, bool]]:
         """As :meth:`ask`; and whether an earlier attempt may have done what was asked."""
         may_be_done = False
-        patience = _Patience(self._attempts, deadline)
+        patience = _Patience(self._attempts, request.deadline)
         while True:
             try:
                 reply: httpx.Response = yield request
@@ -76,7 +75,7 @@ class Persistence:
                 if not request.is_repeatable and not isinstance(error, _NEVER_SENT):
                     reason = f"{_describe(error)}; it may have got the request all the same"
                     raise UnreachableError(self._url, reason) from error
-                yield self.pause_after(patience.failures, error, deadline)
+                yield self.pause_after(patience.failures, error, request.deadline)
                 patience.failures += 1
                 may_be_done = may_be_done or not isinstance(error, _NEVER_SENT)
             else:
@@ -93,11 +92,18 @@ class Persistence:
     def pause_after(
         self, failures: int, error: httpx.TransportError, deadline: float = math.inf
     ) -> Pause:
-        """Before the next attempt. Raises :class:`UnreachableError` when that was the last."""
-        is_last = failures + 1 >= self._attempts or time.monotonic() >= deadline
+        """Before the next attempt. Raises :class:`UnreachableError` when that was the last.
+
+        Or :class:`NotFinishedError` when it was that because it took until the deadline.
+        """
+        pause = growing_pause(failures)
+        is_late = time.monotonic() + pause >= deadline
+        if is_late and isinstance(error, httpx.TimeoutException):
+            raise NotFinishedError(None) from error
+        is_last = is_late or failures + 1 >= self._attempts
         if is_last or isinstance(error, httpx.UnsupportedProtocol):
             raise UnreachableError(self._url, _describe(error)) from error
-        return Pause(growing_pause(failures))
+        return Pause(pause)
 
 
 class _Patience:

@@ -8,9 +8,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from classifier_client.images import ImageSource, create_image
-from classifier_client.steps import ANSWER_SECONDS, Request
-
-WAIT_SECONDS = 60  # the most that a service waits unless it is told otherwise
+from classifier_client.steps import Request
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -39,12 +37,17 @@ def expect_options(options: Iterable[str], known: Container[str]) -> None:
 
 
 def create_upload(
-    source: ImageSource, idempotency_key: str | None, options: Options, wait_seconds: int = 0
+    source: ImageSource,
+    idempotency_key: str | None,
+    options: Options,
+    deadline: float = math.inf,
+    *,
+    waits: bool = False,
 ) -> Request:
-    """Send an image. Raises :class:`OSError` when an open file can't be read.
+    """Send an image, and with ``waits`` get its result.
 
-    Raises :class:`ValueError` for a key that no header can hold, and :class:`TypeError` for an
-    option that there is not.
+    Raises :class:`OSError` when an open file can't be read, :class:`ValueError` for a key that no
+    header can hold, and :class:`TypeError` for an option that there is not.
     """
     expect_options(options, Options.__optional_keys__)
     key = idempotency_key or str(uuid4())
@@ -52,12 +55,11 @@ def create_upload(
         raise ValueError("idempotency_key must consist of printable ASCII characters")
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     params = {name: str(value) for name, value in options.items() if name != "cancel_after"}
-    headers = {"Idempotency-Key": f'"{escaped}"', **_prefer(wait_seconds)}
+    headers = {"Idempotency-Key": f'"{escaped}"'}
     if "cancel_after" in options:
         headers["Cancel-After"] = f"{options['cancel_after']}s"
-    timeout_seconds = wait_seconds + ANSWER_SECONDS
     images = (create_image(source),)
-    return Request("POST", "classify", params, headers, images, timeout_seconds=timeout_seconds)
+    return Request("POST", "classify", params, headers, images, waits=waits, deadline=deadline)
 
 
 def create_batch_upload(
@@ -77,10 +79,9 @@ def create_batch_upload(
     )
 
 
-def create_read(path: str, wait_seconds: int = 0) -> Request:
-    """Get what lies at ``path``, or at its end what is not there yet."""
-    timeout_seconds = wait_seconds + ANSWER_SECONDS
-    return Request("GET", path, headers=_prefer(wait_seconds), timeout_seconds=timeout_seconds)
+def create_read(path: str) -> Request:
+    """Get what lies at ``path``."""
+    return Request("GET", path)
 
 
 def create_subscription(path: str, last_id: str) -> Request:
@@ -98,12 +99,3 @@ def quote_id(identifier: str) -> str:
 def deadline_after(timeout: float | None) -> float:
     """When so many seconds are over, on the monotonic clock; never for ``None``."""
     return math.inf if timeout is None else time.monotonic() + timeout
-
-
-def bearable_wait(deadline: float) -> int:
-    """For how long to ask the service to wait, in whole seconds as it wants them; 0 after it."""
-    return math.ceil(min(max(deadline - time.monotonic(), 0), WAIT_SECONDS))
-
-
-def _prefer(wait_seconds: int) -> dict[str, str]:
-    return {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}

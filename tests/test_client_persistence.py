@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -206,6 +208,45 @@ def test_nobody_comes_back_after_the_time_is_up(create_client: Create) -> None:
         with pytest.raises(ProblemError):
             create_client(url).classify(SAMPLE, timeout=20)
     assert len(script.requests) == 1
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """Where connections come about and nothing is ever read or answered."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("image", [SAMPLE, bytes(2**25)], ids=["unanswered", "unread"])
+def test_an_image_that_is_not_answered_ends_with_its_time(
+    create_client: Create, silent_url: str, image: Any
+) -> None:
+    with pytest.raises(NotFinishedError, match="no answer in time") as raised:
+        create_client(silent_url).classify(image, timeout=0.5)
+    assert raised.value.job_id is None
+    assert longest_timeout(raised.value) <= 2
+
+
+def test_waiting_that_is_not_answered_ends_with_its_time(
+    create_client: Create, silent_url: str
+) -> None:
+    with pytest.raises(NotFinishedError) as raised:
+        create_client(silent_url).wait(JOB_ID, timeout=0.5)
+    assert raised.value.job_id == JOB_ID
+    assert longest_timeout(raised.value) <= 2
+
+
+def longest_timeout(error: BaseException) -> float:
+    """Seconds that the request which the error is of was given to connect, write or read."""
+    assert isinstance(error.__cause__, httpx.TimeoutException)
+    return max(error.__cause__.request.extensions["timeout"].values())
+
+
+def test_what_is_sent_again_has_only_the_time_that_is_left(create_client: Create) -> None:
+    with play(refuse(503, {"Retry-After": "1"}), say(RESULT)) as (url, script):
+        create_client(url).classify(SAMPLE, timeout=30)
+    assert script.sent("prefer")[0] == "wait=30"
+    assert script.sent("prefer")[1] != "wait=30"
 
 
 def test_a_conflict_without_a_time_is_final(create_client: Create) -> None:
