@@ -57,6 +57,7 @@ class Calls(BatchCalls):
         self,
         source: ImageSource,
         *,
+        timeout: float | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Operation[Job]:
@@ -64,12 +65,14 @@ class Calls(BatchCalls):
 
         ``source``: a path, the bytes, or an open file. ``idempotency_key``: requests with the same
         key, image and options are one job; by default each call has a key of its own, which makes
-        it safe to send the image again after a lost connection.
+        it safe to send the image again after a lost connection. ``timeout``: for so many seconds
+        it is sent again as often as a busy service asks for that.
 
-        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`OSError` when the file
-        can't be read, and :class:`ValueError` for a key that is not printable ASCII.
+        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`NotFinishedError` without
+        a job when there was no answer in time, :class:`OSError` when the file can't be read, and
+        :class:`ValueError` for a key that is not printable ASCII.
         """
-        request = create_upload(source, idempotency_key, options)
+        request = create_upload(source, idempotency_key, options, deadline_after(timeout))
         return (yield from self._call(request, Job.from_document))
 
     def classify(

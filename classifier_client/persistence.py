@@ -48,7 +48,9 @@ def is_busy(reply: httpx.Response) -> bool:
 class Persistence:
     """Asks up to ``attempts`` times. The pauses grow twofold where the service names none.
 
-    Refusals because an idempotency key is in use don't count for :data:`IN_USE_SECONDS`.
+    A refusal that says when to come is obeyed until the request's deadline, however often. Without
+    a deadline it counts as an attempt, but for :data:`IN_USE_SECONDS` where an idempotency key is
+    in use.
     """
 
     def __init__(self, url: str, attempts: int) -> None:
@@ -131,10 +133,12 @@ class _Patience:
 
     def _obeys_until(self, reply: httpx.Response, now: float) -> float:
         """Until when refusals like that don't count."""
+        if self._deadline < math.inf:
+            return self._deadline
         if reply.status_code != httpx.codes.CONFLICT:
             return -math.inf
         self._in_use_until = min(self._in_use_until, now + IN_USE_SECONDS)
-        return min(self._in_use_until, self._deadline)
+        return self._in_use_until
 
 
 def _describe(error: httpx.TransportError) -> str:

@@ -34,6 +34,7 @@ RESULT = {
     "model": {"name": "a-model", "version": "7", "engine": "torch"},
 }
 SOON = {"Retry-After": "0.01"}
+LATE = {"Retry-After": "86400"}
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,19 @@ def test_a_service_that_stays_busy_has_its_say(create_client: Create) -> None:
             create_client(url, attempts=3).submit(SAMPLE)
     assert (raised.value.status, raised.value.code) == (429, "queue-full")
     assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("call", ["submit", "classify"])
+def test_a_busy_service_is_obeyed_as_long_as_there_is_time(
+    create_client: Create, call: str, status: int
+) -> None:
+    busy = refuse(status, SOON)
+    answer = say(RESULT) if call == "classify" else say(ACCEPTED, 202)
+    with play(*[busy] * 3, answer) as (url, script):
+        ask = getattr(create_client(url, attempts=2), call)
+        assert ask(SAMPLE, timeout=60).job_id == JOB_ID
+    assert len(script.requests) == 4
 
 
 def test_nobody_comes_back_earlier_than_asked(create_client: Create) -> None:
