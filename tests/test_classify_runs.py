@@ -21,7 +21,7 @@ from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment, wait_until
 from tests.test_classify_command import images_in, read_lines
 from tests.test_cli import CAT, SAMPLES, run
-from tests.test_client_persistence import ACCEPTED, LATE, RESULT, SOON, play, refuse, say
+from tests.test_client_persistence import ACCEPTED, LATE, RESULT, SOON, Reply, play, refuse, say
 from tests.test_dead_letters import ANSWER, PREDICTIONS
 from tests.test_waiting import Desk
 
@@ -206,6 +206,30 @@ def test_an_answer_that_the_service_has_forgotten_is_asked_for_anew(
         assert run("classify", CAT, "--url", url, **state).returncode == 1
         assert run("classify", CAT, "--url", url, **state).returncode == 0
     assert len({key for key in script.sent("idempotency-key") if key}) == 2
+
+
+def test_an_address_whose_image_has_changed_is_a_new_job(desk: Desk, tmp_path: Path) -> None:
+    # A website of its own: what it has before the run is interrupted, and since.
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    first, second = (SAMPLES / name for name in ("cat.jpg", "coffee.jpg"))
+    with play(Reply(200, first.read_bytes()), Reply(200, second.read_bytes())) as (site, _):
+        command = ("classify", f"{site}/image.jpg", "--json", "--url", desk.url)
+        begun = Started(*command, **state)
+        wait_until(lambda: count_awaited(desk) == 1)
+        begun.end(signal.SIGKILL)
+        forget_jobs(tmp_path / "state")
+        again = Started(*command, **state)
+        wait_until(lambda: work(desk) or again.process.poll() is not None)
+    assert (again.end(), again.complaints) == (0, [])
+    assert json.loads(again.lines[0])["result"]["predictions"] == PREDICTIONS
+    assert len(find_jobs(desk)) == 2
+
+
+def forget_jobs(state: Path) -> None:
+    """As if runs had been killed before they heard that their images were accepted."""
+    (journal,) = state.rglob("*.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if json.loads(line)[2] is None))
 
 
 def test_without_a_place_to_remember_it_works_all_the_same(

@@ -25,7 +25,8 @@ _FINAL = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
-_FORGOTTEN = "job-not-found"
+# What became of an earlier run's key: its job's result has expired, or the image has changed since.
+_SPENT = frozenset({"job-not-found", "idempotency-key-reused"})
 
 _NO_ROOM = frozenset({"queue-full", "storage-full", "service-unavailable"})
 # For so long an image is sent again when the service says so: twice the longest time that it names.
@@ -129,9 +130,8 @@ class Run:
         try:
             return await self._follow(source, entry)
         except ProblemError as error:
-            if error.code != _FORGOTTEN:
+            if error.code not in _SPENT:
                 raise
-        # An earlier run began the job, and its result has expired since.
         entry.key, entry.job_id = str(uuid4()), None
         return await self._follow(source, entry)
 
