@@ -20,7 +20,7 @@ from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
 # For so long a key is blocked by a process that was killed while it took the upload; a slow upload
-# renews it in time.
+# renews it in time. The Python client asks again for twice as long.
 _RESERVATION_SECONDS = 15
 _RENEWAL_SECONDS = 5
 
