@@ -11,6 +11,7 @@ _SAME_ENGINE = {
     "bentoml": ("BentoML", 1.15),
     "torchserve": ("TorchServe", 1.3),
     "ray_serve": ("Ray Serve", 2.5),
+    "ray_serve_tuned": ("throughput-optimised Ray Serve", 2.5),
     "mosec": ("Mosec", 0.95),
 }
 _OVERHEAD_PARTS = ("API", "main process", "Redis")

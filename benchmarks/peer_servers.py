@@ -28,7 +28,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Peer:
-    """A server of the comparison. ``needs``: a program beyond Python, and the package with it."""
+    """A server of the comparison. ``needs``: a program beyond Python, and the package with it.
+
+    ``twin``: the peer whose folder and environment it shares, if it is one that is set otherwise.
+    """
 
     name: str
     title: str
@@ -36,11 +39,17 @@ class Peer:
     command: Callable[[Launch], list[str]]
     variables: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, str] | None = None
+    twin: str = ""
 
     @property
     def environment(self) -> Path:
         """Its virtual environment."""
-        return ENVIRONMENTS / self.name
+        return ENVIRONMENTS / (self.twin or self.name)
+
+    @property
+    def requirements(self) -> Path:
+        """What is installed there."""
+        return _PEERS / (self.twin or self.name) / "requirements.txt"
 
     def find_obstacle(self) -> str | None:
         """Why it can't run here, or ``None``."""
@@ -50,7 +59,7 @@ class Peer:
 
     def version(self) -> str:
         """As its requirements pin it."""
-        line = (_PEERS / self.name / "requirements.txt").read_text().splitlines()[1]
+        line = self.requirements.read_text().splitlines()[1]
         return line.partition("==")[2]
 
     def start(self, folder: Path, model: BenchmarkModel) -> tuple[Server, int]:
@@ -135,7 +144,15 @@ PEERS = (
         "Ray Serve",
         UploadForm("/"),
         _module("ray_serve"),
+        {"RAY_USAGE_STATS_ENABLED": "0"},
+    ),
+    Peer(
+        "ray_serve_tuned",
+        "Ray Serve, throughput-optimised",
+        UploadForm("/"),
+        _module("ray_serve"),
         {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        twin="ray_serve",
     ),
     Peer(
         "torchserve",
@@ -150,13 +167,12 @@ PEERS = (
 
 def install(peer: Peer) -> None:
     """Make the peer's virtual environment, unless it is there and its requirements are the same."""
-    requirements = _PEERS / peer.name / "requirements.txt"
-    text = requirements.read_bytes() + _SHARED_REQUIREMENTS.read_bytes()
+    text = peer.requirements.read_bytes() + _SHARED_REQUIREMENTS.read_bytes()
     stamp, digest = peer.environment / "installed", hashlib.sha256(text).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(peer.environment)], check=True)
     pip = [str(peer.environment / "bin" / "python"), "-m", "pip", "install", "-qq"]
-    pip += ["--disable-pip-version-check", "-r", str(requirements)]
+    pip += ["--disable-pip-version-check", "-r", str(peer.requirements)]
     subprocess.run(pip, check=True)
     stamp.write_text(digest)

@@ -19,20 +19,22 @@ class BatchCalls(Conversation):
         self,
         images: Iterable[ImageSource],
         custom_ids: Sequence[str] | None = None,
+        *,
+        idempotency_key: str | None = None,
         **options: Unpack[AnswerOptions],
     ) -> Operation[Batch]:
         """Send up to 1,000 images in one request; all are accepted or none.
 
         ``custom_ids``: what you call the images, one for each and no two alike. Files that are
         named by their paths are read while they are sent; open files before that.
+        ``idempotency_key``: as in :meth:`Calls.submit`.
 
-        An image that is refused has a job that failed. A batch is sent again only where it surely
-        was not accepted: when no connection came about, or after 429.
+        An image that is refused has a job that failed.
 
         Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`OSError` when a file can't
-        be read, and :class:`ValueError` without any image.
+        be read, and :class:`ValueError` without any image or for a key that is not printable ASCII.
         """
-        request = create_batch_upload(images, custom_ids or (), options)
+        request = create_batch_upload(images, custom_ids or (), idempotency_key, options)
         return (yield from self._call(request, Batch.from_document))
 
     def batch(self, batch_id: str) -> Operation[BatchStatus]:
@@ -65,13 +67,17 @@ class BatchCalls(Conversation):
         return self._collect(batch_id, after, emit)
 
     def classify_batch(
-        self, images: Iterable[ImageSource], **options: Unpack[AnswerOptions]
+        self,
+        images: Iterable[ImageSource],
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[AnswerOptions],
     ) -> Stream[BatchResult]:
         """Classify up to 1,000 images in one request; what came of each, in the images' order.
 
         Raises what :meth:`submit_batch` does.
         """
-        batch = yield from self.submit_batch(images, **options)
+        batch = yield from self.submit_batch(images, idempotency_key=idempotency_key, **options)
         due = deque(job.job_id for job in batch.jobs)
         early: dict[str, BatchResult] = {}
 

@@ -25,10 +25,10 @@ from classifier_client.images import ImageSource
 from classifier_client.persistence import Persistence, find_asked_pause, growing_pause
 from classifier_client.requests import (
     Options,
-    bearable_wait,
     create_read,
     create_upload,
     deadline_after,
+    expect_options,
     quote_id,
 )
 from classifier_client.steps import Emit, Join, Operation, Pause, Request, Start, Stream
@@ -57,6 +57,7 @@ class Calls(BatchCalls):
         self,
         source: ImageSource,
         *,
+        timeout: float | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Operation[Job]:
@@ -64,12 +65,14 @@ class Calls(BatchCalls):
 
         ``source``: a path, the bytes, or an open file. ``idempotency_key``: requests with the same
         key, image and options are one job; by default each call has a key of its own, which makes
-        it safe to send the image again after a lost connection.
+        it safe to send the image again after a lost connection. ``timeout``: for so many seconds
+        it is sent again as often as a busy service asks for that.
 
-        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`OSError` when the file
-        can't be read, and :class:`ValueError` for a key that is not printable ASCII.
+        Raises :class:`ProblemError`, :class:`UnreachableError`, :class:`NotFinishedError` without
+        a job when there was no answer in time, :class:`OSError` when the file can't be read, and
+        :class:`ValueError` for a key that is not printable ASCII.
         """
-        request = create_upload(source, idempotency_key, options)
+        request = create_upload(source, idempotency_key, options, deadline_after(timeout))
         return (yield from self._call(request, Job.from_document))
 
     def classify(
@@ -80,20 +83,19 @@ class Calls(BatchCalls):
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Operation[Result]:
-        """Send an image and wait for its result, ``timeout`` seconds at most.
+        """Send an image and wait for its result, ``timeout`` seconds and the time of sending.
 
-        Raises what :meth:`submit` and :meth:`wait` do.
+        Raises what :meth:`submit` and :meth:`wait` do. Where the service did not even say that it
+        has the image, :class:`NotFinishedError` has no ``job_id``.
         """
         deadline = deadline_after(timeout)
-        seconds = bearable_wait(deadline)
-        request = create_upload(source, idempotency_key, options, seconds)
-        reply = yield from self._persistence.ask(request, deadline)
+        request = create_upload(source, idempotency_key, options, deadline, waits=True)
+        reply = yield from self._persistence.ask(request)
         document = self._read(reply)
         if reply.status_code != _ACCEPTED:
             return self._understand(reply, document, Result.from_document)
         job = self._understand(reply, document, Job.from_document)
-        if time.monotonic() < deadline:
-            yield from _hold_back(reply, seconds)
+        yield from _hold_back(reply, deadline)
         return (yield from self._wait(job.job_id, deadline))
 
     def classify_many(
@@ -110,6 +112,7 @@ class Calls(BatchCalls):
         """
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
+        expect_options(options, Options.__optional_keys__)
         started: deque[Any] = deque()
         for source in sources:
             if len(started) == concurrency:
@@ -154,13 +157,16 @@ class Calls(BatchCalls):
         return (yield from self._wait(job_id, deadline_after(timeout)))
 
     def _wait(self, job_id: str, deadline: float) -> Operation[Result]:
-        while (seconds := bearable_wait(deadline)) > 0:
-            request = create_read(f"result/{quote_id(job_id)}", seconds)
-            reply = yield from self._persistence.ask(request, deadline)
+        request = Request("GET", f"result/{quote_id(job_id)}", waits=True, deadline=deadline)
+        while time.monotonic() < deadline:
+            try:
+                reply = yield from self._persistence.ask(request)
+            except NotFinishedError as error:
+                raise NotFinishedError(job_id) from error.__cause__
             document = self._read(reply)
             if reply.status_code != _ACCEPTED:
                 return self._understand(reply, document, Result.from_document)
-            yield from _hold_back(reply, seconds)
+            yield from _hold_back(reply, deadline)
         raise NotFinishedError(job_id)
 
     def events(self, job_id: str) -> Stream[Status]:
@@ -222,9 +228,15 @@ class Calls(BatchCalls):
         return (yield from self._do(create_read(path))).content
 
 
-def _hold_back(reply: httpx.Response, asked_seconds: int) -> Operation[None]:
+def _hold_back(reply: httpx.Response, deadline: float) -> Operation[None]:
     """Don't ask at once where the service did not wait as it was asked to."""
-    applied = reply.headers.get("Preference-Applied", "").partition("=")[2]
-    seconds = int(applied) if applied.isdecimal() else 0
-    if not seconds or reply.elapsed.total_seconds() < min(seconds, asked_seconds) / 2:
-        yield Pause(find_asked_pause(reply) or growing_pause(2))
+    asked, applied = (
+        int(seconds) if seconds.isdecimal() else 0
+        for seconds in (
+            reply.request.headers.get("Prefer", "").partition("=")[2],
+            reply.headers.get("Preference-Applied", "").partition("=")[2],
+        )
+    )
+    if not applied or reply.elapsed.total_seconds() < min(applied, asked) / 2:
+        pause = find_asked_pause(reply) or growing_pause(2)
+        yield Pause(min(pause, max(deadline - time.monotonic(), 0.0)))

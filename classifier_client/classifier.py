@@ -57,7 +57,7 @@ class Classifier:
     """Talks to one running service. A context manager; safe for many threads at once.
 
     ``token``: sent with each request, for what needs one. ``attempts``: how often a request is
-    tried when the connection is lost or the service is busy.
+    tried when the connection is lost or the service is busy; a ``timeout`` replaces the latter.
 
     Raises :class:`UnreachableError` for an address that is none.
     """

@@ -1,15 +1,22 @@
 """How both clients reach the service."""
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from classifier_client.errors import UnreachableError
-from classifier_client.steps import ANSWER_SECONDS, Request
+from classifier_client.steps import Request
 
 _CONNECT_SECONDS = 5.0
+# Longer than the comments between events, and than the service takes for anything but waiting.
+_ANSWER_SECONDS = 30.0
+_WAIT_SECONDS = 60  # the most that a service waits unless it is told otherwise
+# What an answer may take beyond the deadline: the service waits as long as it may, then says so.
+_GRACE_SECONDS = 1.0
 _IDLE_CONNECTIONS = 32
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -40,7 +47,15 @@ def describe_connection(url: str, token: str | None) -> dict[str, Any]:
 def create_request(
     http: httpx.Client | httpx.AsyncClient, step: Request
 ) -> Iterator[httpx.Request]:
-    """The request of a step, with its images open. Raises :class:`OSError` when that can't be."""
+    """The request of a step, with its images open. Raises :class:`OSError` when that can't be.
+
+    It takes no longer than is left until the deadline, nor does the service wait for longer.
+    """
+    left = max(step.deadline - time.monotonic(), 0.0)
+    # In whole seconds, as the service wants them.
+    wait = math.ceil(min(left, _WAIT_SECONDS)) if step.waits else 0
+    longest = max(left, wait) + _GRACE_SECONDS
+    prefer = {"Prefer": f"wait={wait}"} if wait else {}
     with contextlib.ExitStack() as opened:
         files: list[Any] = []
         for image in step.images:
@@ -50,10 +65,12 @@ def create_request(
             step.method,
             step.path,
             params=step.params or None,
-            headers=step.headers,
+            headers={**step.headers, **prefer},
             files=files or None,
             data={"custom_id": list(step.custom_ids)} if step.custom_ids else None,
             timeout=httpx.Timeout(
-                ANSWER_SECONDS, connect=_CONNECT_SECONDS, read=step.timeout_seconds
+                min(_ANSWER_SECONDS, longest),
+                connect=min(_CONNECT_SECONDS, longest),
+                read=min(wait + _ANSWER_SECONDS, longest),
             ),
         )

@@ -17,11 +17,14 @@ class UnreachableError(ClassifierError):
 
 
 class NotFinishedError(ClassifierError, TimeoutError):
-    """Raised when a job has not ended in the time it was given; it goes on all the same."""
+    """Raised when a job has not ended in the time it was given; it goes on all the same.
 
-    def __init__(self, job_id: str) -> None:
+    ``job_id``: ``None`` where the service did not say in that time whether it accepted the image.
+    """
+
+    def __init__(self, job_id: str | None) -> None:
         self.job_id = job_id
-        super().__init__(f"job {job_id} has not ended yet")
+        super().__init__(f"job {job_id} has not ended yet" if job_id else "no answer in time")
 
 
 class ProblemError(ClassifierError):

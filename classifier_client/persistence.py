@@ -7,12 +7,15 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from classifier_client.errors import UnreachableError
+from classifier_client.errors import NotFinishedError, UnreachableError
 from classifier_client.steps import Operation, Pause, Request
 
 FIRST_PAUSE_SECONDS = 0.25
 # Whoever is asked to stay away for longer gets the answer instead.
 LONGEST_PAUSE_SECONDS = 60.0
+# Twice as long as the service keeps the key of an upload whose process was killed: who sends the
+# image again outlasts that.
+IN_USE_SECONDS = 30.0
 
 _REFUSED = httpx.codes.TOO_MANY_REQUESTS
 _BUSY = frozenset({_REFUSED, httpx.codes.SERVICE_UNAVAILABLE})
@@ -43,57 +46,95 @@ def is_busy(reply: httpx.Response) -> bool:
 
 
 class Persistence:
-    """Asks up to ``attempts`` times. The pauses grow twofold where the service names none."""
+    """Asks up to ``attempts`` times. The pauses grow twofold where the service names none.
+
+    A refusal that says when to come is obeyed until the request's deadline, however often. Without
+    a deadline it counts as an attempt, but for :data:`IN_USE_SECONDS` where an idempotency key is
+    in use.
+    """
 
     def __init__(self, url: str, attempts: int) -> None:
         self._url = url
         self._attempts = attempts
 
-    def ask(self, request: Request, deadline: float = math.inf) -> Operation[httpx.Response]:
-        """The answer, or the last refusal. Raises :class:`UnreachableError`.
+    def ask(self, request: Request) -> Operation[httpx.Response]:
+        """The answer, or the last refusal.
 
-        ``deadline``: when no further attempt is made, on the monotonic clock.
+        Raises :class:`UnreachableError`, and :class:`NotFinishedError` without a job when the
+        answer was waited for until the request's deadline.
         """
-        reply, _ = yield from self.insist(request, deadline)
+        reply, _ = yield from self.insist(request)
         return reply
 
-    def insist(
-        self, request: Request, deadline: float = math.inf
-    ) -> Operation[tuple[httpx.Response, bool]]:
+    def insist(self, request: Request) -> Operation[tuple[httpx.Response, bool]]:
         """As :meth:`ask`; and whether an earlier attempt may have done what was asked."""
         may_be_done = False
-        failures = 0
+        patience = _Patience(self._attempts, request.deadline)
         while True:
             try:
                 reply: httpx.Response = yield request
             except httpx.TransportError as error:
-                if not request.is_repeatable and not isinstance(error, _NEVER_SENT):
-                    reason = f"{_describe(error)}; it may have got the request all the same"
-                    raise UnreachableError(self._url, reason) from error
-                yield self.pause_after(failures, error, deadline)
+                yield self.pause_after(patience.failures, error, request.deadline)
+                patience.failures += 1
                 may_be_done = may_be_done or not isinstance(error, _NEVER_SENT)
             else:
-                # A 503 may come after all was accepted, when the service lost sight of Redis.
-                may_repeat = request.is_repeatable or reply.status_code == _REFUSED
-                if not (may_repeat and is_busy(reply)) or failures + 1 >= self._attempts:
+                if not is_busy(reply):
                     return reply, may_be_done
-                pause = find_asked_pause(reply)
+                pause = patience.find_pause(reply)
                 if pause is None:
-                    pause = growing_pause(failures)
-                if pause > min(LONGEST_PAUSE_SECONDS, deadline - time.monotonic()):
                     return reply, may_be_done
                 yield Pause(pause)
+                # A 503 may come after all was accepted, when the service lost sight of Redis.
                 may_be_done = may_be_done or reply.status_code != _REFUSED
-            failures += 1
 
     def pause_after(
         self, failures: int, error: httpx.TransportError, deadline: float = math.inf
     ) -> Pause:
-        """Before the next attempt. Raises :class:`UnreachableError` when that was the last."""
-        is_last = failures + 1 >= self._attempts or time.monotonic() >= deadline
+        """Before the next attempt. Raises :class:`UnreachableError` when that was the last.
+
+        Or :class:`NotFinishedError` when it was that because it took until the deadline.
+        """
+        pause = growing_pause(failures)
+        is_late = time.monotonic() + pause >= deadline
+        if is_late and isinstance(error, httpx.TimeoutException):
+            raise NotFinishedError(None) from error
+        is_last = is_late or failures + 1 >= self._attempts
         if is_last or isinstance(error, httpx.UnsupportedProtocol):
             raise UnreachableError(self._url, _describe(error)) from error
-        return Pause(growing_pause(failures))
+        return Pause(pause)
+
+
+class _Patience:
+    """With one request: how often it failed, and whether to ask again after a refusal."""
+
+    def __init__(self, attempts: int, deadline: float) -> None:
+        self.failures = 0
+        self._attempts = attempts
+        self._deadline = deadline
+        self._in_use_until = math.inf
+
+    def find_pause(self, reply: httpx.Response) -> float | None:
+        """Seconds before the next attempt; none when that was the last."""
+        now = time.monotonic()
+        asked = find_asked_pause(reply)
+        if asked is not None and now + asked <= self._obeys_until(reply, now):
+            # What is not counted shall not be repeated at once, again and again.
+            return max(asked, FIRST_PAUSE_SECONDS)
+        pause = growing_pause(self.failures) if asked is None else asked
+        self.failures += 1
+        is_last = self.failures >= self._attempts
+        if is_last or pause > min(LONGEST_PAUSE_SECONDS, self._deadline - now):
+            return None
+        return pause
+
+    def _obeys_until(self, reply: httpx.Response, now: float) -> float:
+        """Until when refusals like that don't count."""
+        if self._deadline < math.inf:
+            return self._deadline
+        if reply.status_code != httpx.codes.CONFLICT:
+            return -math.inf
+        self._in_use_until = min(self._in_use_until, now + IN_USE_SECONDS)
+        return self._in_use_until
 
 
 def _describe(error: httpx.TransportError) -> str:

@@ -2,15 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Literal, TypedDict
 from urllib.parse import quote
 from uuid import uuid4
 
 from classifier_client.images import ImageSource, create_image
-from classifier_client.steps import ANSWER_SECONDS, Request
-
-WAIT_SECONDS = 60  # the most that a service waits unless it is told otherwise
+from classifier_client.steps import Request
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -31,43 +29,54 @@ class Options(AnswerOptions, total=False):
     cancel_after: int
 
 
-def create_upload(
-    source: ImageSource, idempotency_key: str | None, options: Options, wait_seconds: int = 0
-) -> Request:
-    """Send an image. Raises :class:`OSError` when an open file can't be read.
+def expect_options(options: Iterable[str], known: Container[str]) -> None:
+    """Raises :class:`TypeError` for others: the service passes over what it does not know."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}")
 
-    Raises :class:`ValueError` for a key that no header can hold.
+
+def create_upload(
+    source: ImageSource,
+    idempotency_key: str | None,
+    options: Options,
+    deadline: float = math.inf,
+    *,
+    waits: bool = False,
+) -> Request:
+    """Send an image, and with ``waits`` get its result.
+
+    Raises :class:`OSError` when an open file can't be read, :class:`ValueError` for a key that no
+    header can hold, and :class:`TypeError` for an option that there is not.
     """
-    key = idempotency_key or str(uuid4())
-    if not (key.isascii() and key.isprintable()):
-        raise ValueError("idempotency_key must consist of printable ASCII characters")
-    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    expect_options(options, Options.__optional_keys__)
     params = {name: str(value) for name, value in options.items() if name != "cancel_after"}
-    headers = {"Idempotency-Key": f'"{escaped}"', **_prefer(wait_seconds)}
+    headers = _identify(idempotency_key)
     if "cancel_after" in options:
         headers["Cancel-After"] = f"{options['cancel_after']}s"
-    timeout_seconds = wait_seconds + ANSWER_SECONDS
     images = (create_image(source),)
-    return Request("POST", "classify", params, headers, images, timeout_seconds=timeout_seconds)
+    return Request("POST", "classify", params, headers, images, waits=waits, deadline=deadline)
 
 
 def create_batch_upload(
-    sources: Iterable[ImageSource], custom_ids: Sequence[str], options: AnswerOptions
+    sources: Iterable[ImageSource],
+    custom_ids: Sequence[str],
+    idempotency_key: str | None,
+    options: AnswerOptions,
 ) -> Request:
-    """Send many images. Raises :class:`OSError`, and :class:`ValueError` without any."""
+    """Send many images. Raises as :func:`create_upload`, and :class:`ValueError` without any."""
+    expect_options(options, AnswerOptions.__optional_keys__)
     images = tuple(create_image(source) for source in sources)
     if not images:
         raise ValueError("a batch needs at least one image")
     params = {name: str(value) for name, value in options.items()}
-    return Request(
-        "POST", "batches", params, images=images, custom_ids=custom_ids, is_repeatable=False
-    )
+    headers = _identify(idempotency_key)
+    return Request("POST", "batches", params, headers, images, custom_ids)
 
 
-def create_read(path: str, wait_seconds: int = 0) -> Request:
-    """Get what lies at ``path``, or at its end what is not there yet."""
-    timeout_seconds = wait_seconds + ANSWER_SECONDS
-    return Request("GET", path, headers=_prefer(wait_seconds), timeout_seconds=timeout_seconds)
+def create_read(path: str) -> Request:
+    """Get what lies at ``path``."""
+    return Request("GET", path)
 
 
 def create_subscription(path: str, last_id: str) -> Request:
@@ -87,10 +96,10 @@ def deadline_after(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + timeout
 
 
-def bearable_wait(deadline: float) -> int:
-    """For how long to ask the service to wait, in whole seconds as it wants them; 0 after it."""
-    return math.ceil(min(max(deadline - time.monotonic(), 0), WAIT_SECONDS))
-
-
-def _prefer(wait_seconds: int) -> dict[str, str]:
-    return {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
+def _identify(idempotency_key: str | None) -> dict[str, str]:
+    """By a key of its own where none is given. Raises :class:`ValueError` as the calls do."""
+    key = idempotency_key or str(uuid4())
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("idempotency_key must consist of printable ASCII characters")
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return {"Idempotency-Key": f'"{escaped}"'}

@@ -5,6 +5,7 @@ that the step ended in, and returns its value. Whoever performs the steps decide
 blocking and the asynchronous client share every operation and differ in nothing else.
 """
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,16 +14,14 @@ from classifier_client.images import Image
 
 T = TypeVar("T")
 
-# Longer than the comments between events, and than the service takes for anything but waiting.
-ANSWER_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """Ask the service; comes to an :class:`httpx.Response` that was read.
 
-    ``path`` is relative to the service's address. One that is not ``is_repeatable`` must not reach
-    the service twice.
+    ``path`` is relative to the service's address. Whatever it asks for may reach the service twice.
+    ``waits``: the service shall wait for what is not there yet. ``deadline``: when nobody waits for
+    the answer any more, on the monotonic clock.
     """
 
     method: str
@@ -31,8 +30,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     images: Sequence[Image] = ()
     custom_ids: Sequence[str] = ()
-    is_repeatable: bool = True
-    timeout_seconds: float = ANSWER_SECONDS
+    waits: bool = False
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,16 +38,25 @@ class BatchDesk:
         return document
 
     def post(
-        self, images: Sequence[bytes] = (), custom_ids: Sequence[str] = (), query: str = ""
+        self,
+        images: Sequence[bytes] = (),
+        custom_ids: Sequence[str] = (),
+        query: str = "",
+        headers: dict[str, str] | None = None,
     ) -> Response:
         files: list[Any] = [("file", (f"{number}.jpg", data)) for number, data in enumerate(images)]
         files += [("custom_id", (None, text)) for text in custom_ids]
-        return self.client.post(f"/batches{query}", files=files)
+        return self.client.post(f"/batches{query}", files=files, headers=headers)
 
-    def send_archive(self, archive: bytes, custom_ids: Sequence[str] = ()) -> Response:
+    def send_archive(
+        self,
+        archive: bytes,
+        custom_ids: Sequence[str] = (),
+        headers: dict[str, str] | None = None,
+    ) -> Response:
         files: list[Any] = [("archive", ("all.zip", archive))]
         files += [("custom_id", (None, text)) for text in custom_ids]
-        return self.client.post("/batches", files=files)
+        return self.client.post("/batches", files=files, headers=headers)
 
     def assert_nothing_was_accepted(self) -> None:
         assert self.uploads() == set()

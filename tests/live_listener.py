@@ -25,9 +25,10 @@ class LiveListener:
         self._redis.hset(keys.job(job_id), "watchers", f"somebody-else! {NAME}{mark}")
 
     def next_message(self) -> list[tuple[str, dict[str, str]]]:
-        """The records in the next message by job id; empty when none comes."""
+        """The records in the next message by job id; empty when none comes, or a job is erased."""
         message: Any = self._channel.get_message(timeout=0.3)
         items = json.loads(message["data"]) if message else []
         return [
-            (job_id, dict(zip(words[::2], words[1::2], strict=True))) for job_id, words in items
+            (job_id, dict(zip(words[::2], words[1::2], strict=True)) if words else {})
+            for job_id, words in items
         ]

@@ -96,8 +96,9 @@ def test_models_are_those_that_workers_have(counter: Counter) -> None:
     counter.start_worker("two", "b-model")
     assert counter.post("?model=a-model").status_code == 202
     assert counter.post("?model=b-model").status_code == 202
-    document = assert_problem(counter.post("?model=c-model"), 422, "invalid-request")
-    assert "a-model or b-model" in document["detail"]
+    for name in ("c-model", "", "a%0Ab", "x" * 101):
+        document = assert_problem(counter.post(f"?model={name}"), 422, "invalid-request")
+        assert "a-model or b-model" in document["detail"]
 
 
 def test_without_a_worker_every_name_may_be_right(counter: Counter) -> None:

@@ -324,8 +324,11 @@ def test_the_frameworks_own_errors_are_problems_too(client: Client) -> None:
 
 def test_every_problem_type_explains_itself(client: Client) -> None:
     document = client.get("/nothing-here").json()
-    explanation = client.get(document["type"]).json()
-    assert explanation["title"] == document["title"]
+    for prefix in ("", "/v1"):
+        explanation = client.get(prefix + document["type"]).json()
+        assert explanation["title"] == document["title"]
+        # An identifier, not a link: it does not change with the prefix.
+        assert client.get(f"{prefix}/nothing-here").json()["type"] == document["type"]
     assert_problem(client.get("/problems/no-such-problem"), 404, "not-found")
 
 

@@ -1,7 +1,9 @@
 """Batches as archives: a zip file of images, within safe limits."""
 
 import io
+import random
 import socket
+import struct
 import zipfile
 from collections.abc import Iterator
 
@@ -64,6 +66,39 @@ def encrypted() -> bytes:
     return bytes(archive)
 
 
+def nameless() -> bytes:
+    """An archive whose only entry has a name of no characters in the list of contents."""
+    archive = bytearray(pack({"a": IMAGE}))
+    entry = archive.index(b"PK\1\2")
+    del archive[entry + 46]
+    archive[entry + 28] -= 1
+    archive[-10] -= 1  # the size of the list
+    return bytes(archive)
+
+
+def misnamed() -> bytes:
+    """Two entries, of which the second says of its name that it is UTF-8, and it is not."""
+    archive = bytearray(pack({"good.jpg": IMAGE, "bad.jpg": IMAGE}))
+    header = archive.rindex(b"PK\3\4")
+    archive[header + 7] |= 0x8
+    archive[header + 30] = 0xFF
+    return bytes(archive)
+
+
+def far_away(offset: int, image: bytes = IMAGE) -> bytes:
+    """Two entries, of which the second lies at an offset that takes eight bytes to say."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("good.jpg", image)
+        entry = zipfile.ZipInfo("bad.jpg")
+        archive.writestr(entry, image)
+        # Only the list of contents is still to be written.
+        entry.extra = struct.pack("<HHQ", 1, 8, offset)
+    packed = bytearray(file.getvalue())
+    struct.pack_into("<L", packed, packed.rindex(b"PK\1\2") + 42, 0xFFFFFFFF)
+    return bytes(packed)
+
+
 def overlapping() -> bytes:
     """A small archive whose thousand entries are all the same megabyte."""
     file = io.BytesIO()
@@ -74,12 +109,22 @@ def overlapping() -> bytes:
     return file.getvalue()
 
 
+def test_the_contract_says_what_an_archive_may_be(desk: BatchDesk) -> None:
+    operation = desk.client.get("/openapi.json").json()["paths"]["/batches"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    words = form["properties"]["archive"]["description"]
+    limits = ("1,000 images", "stored or deflated", "unencrypted", "100 times", "10 MiB")
+    for limit in (*limits, "512 KiB", "QUEUE_MAX_BYTES", "MAX_FILE_SIZE"):
+        assert limit in words
+
+
 @pytest.mark.parametrize(
     ("archive", "code", "words"),
     [
         (b"no zip file", "malformed-archive", "not a zip file"),
         (b"", "malformed-archive", "not a zip file"),
         (pack({"a.jpg": IMAGE})[:-30], "malformed-archive", "damaged"),
+        (nameless(), "malformed-archive", "damaged"),
         (encrypted(), "unsafe-archive", "encrypted"),
         (pack({"a.jpg": IMAGE}, zipfile.ZIP_LZMA), "unsafe-archive", "deflate"),
         (pack({"a": bytes(30_000_000)}, zipfile.ZIP_DEFLATED), "unsafe-archive", "100 times"),
@@ -92,6 +137,7 @@ def overlapping() -> bytes:
         "text",
         "empty",
         "cut",
+        "nameless",
         "encrypted",
         "lzma",
         "bomb",
@@ -119,14 +165,55 @@ def test_an_archive_that_unpacks_to_more_than_may_wait_is_refused(settings: Sett
     assert "unpacks to more than" in assert_problem(response, 422, "unsafe-archive")["detail"]
 
 
-def test_a_damaged_entry_fails_alone(desk: BatchDesk) -> None:
+def corrupted() -> bytes:
+    """Two entries, of which the second has another checksum than it should."""
     archive = bytearray(pack({"good.jpg": IMAGE, "bad.jpg": IMAGE}))
     archive[archive.rindex(IMAGE[-100:]) + 50] ^= 0xFF
-    batch = desk.send_archive(bytes(archive)).json()
-    good, bad = [job["job_id"] for job in batch["jobs"]]
-    (line,) = desk.read_lines(batch)
+    return bytes(archive)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [corrupted(), misnamed(), far_away(2**63 - 1), far_away(2**63), far_away(2**64 - 1)],
+    ids=["checksum", "name", "2^63-1", "2^63", "2^64-1"],
+)
+def test_a_damaged_entry_fails_alone(desk: BatchDesk, archive: bytes) -> None:
+    response = desk.send_archive(archive)
+    assert response.status_code == 202, response.text
+    good, bad = [job["job_id"] for job in response.json()["jobs"]]
+    (line,) = desk.read_lines(response.json())
     assert (line["job_id"], line["problem"]["code"]) == (bad, "malformed-image")
     assert desk.uploads() == {good}
+
+
+def mutate(archive: bytes, chance: random.Random) -> bytes:
+    """The archive with a few bytes changed, and now and then some more or less of them."""
+    mutated = bytearray(archive)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(mutated))
+        mutated[place] = chance.choice((0, 1, 8, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+    if chance.random() < 0.1:
+        place = chance.randrange(len(mutated))
+        mutated[place : place + chance.randrange(8)] = chance.randbytes(chance.randrange(8))
+    return bytes(mutated)
+
+
+# Of small images: most of these is structure.
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pack({"a": png_head(1, 1), "b/": b"", "b/c": b"text"}),
+        pack({"ä": png_head(1, 1), "b": bytes(99)}, zipfile.ZIP_DEFLATED),
+        far_away(2**62, png_head(1, 1)),
+    ],
+    ids=["stored", "deflated", "zip64"],
+)
+def test_no_archive_however_damaged_is_our_fault(desk: BatchDesk, archive: bytes) -> None:
+    chance = random.Random(1)
+    for _ in range(300):
+        mutated = mutate(archive, chance)
+        response = desk.send_archive(mutated)
+        assert response.status_code in (202, 422), mutated.hex()
 
 
 def test_an_entry_that_is_too_large_fails_alone(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """The ``Cancel-After`` header, and what clients see of a job whose time was up."""
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,13 @@ def direct(settings: Settings) -> Iterator["redis.Redis"]:
         yield connection
 
 
+def is_as_the_contract_has_it(client: Client, text: str) -> bool:
+    operation = client.get("/openapi.json").json()["paths"]["/classify"]["post"]
+    (header,) = (item for item in operation["parameters"] if item["name"] == "Cancel-After")
+    schema = header["schema"]
+    return len(text) >= schema["minLength"] and bool(re.search(schema["pattern"], text))
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -55,6 +63,7 @@ def test_a_job_has_so_long_to_be_claimed(
     assert created is not None and deadline is not None
     assert int(deadline) - int(created) == seconds * 1000
     assert direct.zscore(keys.DEADLINES, job_id) == int(deadline)
+    assert is_as_the_contract_has_it(client, text)
 
 
 def test_without_the_header_a_job_has_no_deadline(client: Client, direct: "redis.Redis") -> None:
@@ -73,6 +82,9 @@ def test_what_is_no_such_duration_is_refused_and_leaves_nothing(
 ) -> None:
     document = assert_problem(submit(client, cancel_after=text), 422, "invalid-request")
     assert "Cancel-After" in document["detail"]
+    # How long a duration is, no pattern tells.
+    is_out_of_range = text in ("0", "0s", "169h", "604800.001")
+    assert is_as_the_contract_has_it(client, text) == is_out_of_range
     assert os.listdir(payload_folder(settings)) == []
     assert direct.exists(keys.QUEUE) == 0
 

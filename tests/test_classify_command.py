@@ -17,7 +17,7 @@ from fastapi import FastAPI, Response
 from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment
 from tests.test_cli import CAT, SAMPLES, run
-from tests.test_client_persistence import ACCEPTED, RESULT, SOON, play, refuse, say
+from tests.test_client_persistence import ACCEPTED, LATE, RESULT, play, refuse, say
 
 
 def test_classify_shows_the_best_classes_and_nothing_else(service: RunningService) -> None:
@@ -70,7 +70,7 @@ def test_says_what_is_no_address(url: str) -> None:
 
 
 def test_classify_gives_up_on_a_service_that_stays_busy() -> None:
-    with play(refuse(429, SOON)) as (url, _):
+    with play(refuse(429, LATE)) as (url, _):
         answer = run("classify", CAT, "--url", url)
     assert answer.returncode == 1
     assert answer.stderr.strip() == f"classifier: {CAT}: Too much work. Later."

@@ -22,7 +22,17 @@ from tests.api_server import run_api
 from tests.service import COMMAND, RunningService, clean_environment, wait_until
 from tests.test_classify_command import images_in, read_lines, read_terminal
 from tests.test_cli import CAT, SAMPLES, run
-from tests.test_client_persistence import ACCEPTED, RESULT, SOON, play, refuse, say
+from tests.test_client_persistence import (
+    ACCEPTED,
+    JOB_ID,
+    LATE,
+    RESULT,
+    SOON,
+    Reply,
+    play,
+    refuse,
+    say,
+)
 from tests.test_dead_letters import ANSWER, PREDICTIONS
 from tests.test_waiting import Desk
 
@@ -151,12 +161,12 @@ def test_ctrl_c_says_that_nothing_is_lost(desk: Desk, tmp_path: Path) -> None:
 
 def test_what_may_have_been_sent_is_sent_under_the_same_key(tmp_path: Path) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
-    live, down = say({"status": "live"}), refuse(503, SOON)
-    with play(live, *[down] * ATTEMPTS, live, say(ACCEPTED, 202), say(RESULT)) as (url, script):
+    live, down = say({"status": "live"}), refuse(503, LATE)
+    with play(live, down, live, say(ACCEPTED, 202), say(RESULT)) as (url, script):
         assert run("classify", CAT, "--url", url, **state).returncode == 1
         assert run("classify", CAT, "--url", url, **state).returncode == 0
     sent = [key for key in script.sent("idempotency-key") if key]
-    assert len(sent) == ATTEMPTS + 1
+    assert len(sent) == 2
     assert len(set(sent)) == 1
 
 
@@ -191,8 +201,8 @@ def test_a_run_says_how_many_of_its_images_were_sent_before(tmp_path: Path) -> N
     """Whether that was interrupted or ended with a failure."""
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     first, second = images_in(tmp_path / "photos", 2)
-    live, accepted, down = say({"status": "live"}), say(ACCEPTED, 202), refuse(503, SOON)
-    replies = [live, accepted, *[down] * ATTEMPTS, live, accepted, say(RESULT), live, say(RESULT)]
+    live, accepted, down = say({"status": "live"}), say(ACCEPTED, 202), refuse(503, LATE)
+    replies = [live, accepted, down, live, accepted, say(RESULT), live, say(RESULT)]
     with play(*replies) as (url, _):
         assert run("classify", first, "--url", url, **state).returncode == 1
         other = run("classify", second, "--url", url, **state)
@@ -209,8 +219,8 @@ def test_an_interrupted_run_is_forgotten_where_it_does_not_count(
 ) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     (image,) = images_in(tmp_path / "photos", 1)
-    live, down = say({"status": "live"}), refuse(503, SOON)
-    with play(live, *[down] * ATTEMPTS, live, say(ACCEPTED, 202), say(RESULT)) as (url, script):
+    live, down = say({"status": "live"}), refuse(503, LATE)
+    with play(live, down, live, say(ACCEPTED, 202), say(RESULT)) as (url, script):
         run("classify", image, "--url", url, **state)
         if change == "changed":
             shutil.copyfile(SAMPLES / "coffee.jpg", image)
@@ -225,10 +235,12 @@ def test_an_answer_that_the_service_has_forgotten_is_asked_for_anew(
 ) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     live, accepted = say({"status": "live"}), say(ACCEPTED, 202)
-    gone = say({"title": "Job not found", "detail": "No.", "code": "job-not-found"}, 404)
-    down = [refuse(503, SOON)] * ATTEMPTS
+    not_found = say({"title": "Job not found", "detail": "No.", "code": "job-not-found"}, 404)
+    words = {"title": "Job expired", "detail": "No.", "code": "job-expired", "job_id": JOB_ID}
+    gone = not_found if is_noted else say(words, 410)
+    down = refuse(503, LATE)
     # The second time it asks for the job, or, where it does not know that, under the key.
-    first = [live, accepted, *down] if is_noted else [live, *down]
+    first = [live, accepted, down] if is_noted else [live, down]
     replies = [*first, live, gone, accepted, say(RESULT)]
     with play(*replies) as (url, script):
         assert run("classify", CAT, "--url", url, **state).returncode == 1
@@ -255,6 +267,30 @@ def test_a_second_run_at_the_same_time_says_that_it_is_not_remembered(
     assert (first.end(), first.complaints) == (0, [])
 
 
+def test_an_address_whose_image_has_changed_is_a_new_job(desk: Desk, tmp_path: Path) -> None:
+    # A website of its own: what it has before the run is interrupted, and since.
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    first, second = (SAMPLES / name for name in ("cat.jpg", "coffee.jpg"))
+    with play(Reply(200, first.read_bytes()), Reply(200, second.read_bytes())) as (site, _):
+        command = ("classify", f"{site}/image.jpg", "--json", "--url", desk.url)
+        begun = Started(*command, **state)
+        wait_until(lambda: count_awaited(desk) == 1)
+        begun.end(signal.SIGKILL)
+        forget_jobs(tmp_path / "state")
+        again = Started(*command, **state)
+        wait_until(lambda: work(desk) or again.process.poll() is not None)
+    assert (again.end(), again.complaints) == (0, [])
+    assert json.loads(again.lines[0])["result"]["predictions"] == PREDICTIONS
+    assert len(find_jobs(desk)) == 2
+
+
+def forget_jobs(state: Path) -> None:
+    """As if runs had been killed before they heard that their images were accepted."""
+    (journal,) = state.rglob("*.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if json.loads(line)[2] is None))
+
+
 def test_without_a_place_to_remember_it_works_all_the_same(
     service: RunningService, tmp_path: Path
 ) -> None:
@@ -263,6 +299,29 @@ def test_without_a_place_to_remember_it_works_all_the_same(
     assert answer.returncode == 0
     assert answer.stderr.startswith("classifier: this run can't be resumed, ")
     assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_run_stays_with_a_busy_service_until_it_takes_the_images(tmp_path: Path) -> None:
+    busy, lost = [refuse(429, SOON)] * (ATTEMPTS + 1), [refuse(503, SOON)] * (ATTEMPTS + 1)
+    with play(say({}), *busy, say(ACCEPTED, 202), *lost, say(RESULT)) as (url, script):
+        answer = run("classify", CAT, "--url", url, XDG_STATE_HOME=str(tmp_path / "state"))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert len(script.requests) == 1 + len(busy) + 1 + len(lost) + 1
+
+
+def test_a_run_that_waited_in_vain_soon_gives_the_next_image_up(tmp_path: Path) -> None:
+    images_in(tmp_path / "photos", 2)
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    with play(say({}), refuse(429, LATE), refuse(429, SOON)) as (url, script):
+        started = Started("classify", "--watch", str(folder), "--url", url)
+        wait_until(lambda: started.complaints)
+        for count, image in enumerate(sorted((tmp_path / "photos").iterdir()), 1):
+            image.rename(folder / image.name)
+            wait_until(lambda: len(started.complaints) == 1 + count)
+        assert started.end(signal.SIGINT) == 1
+    assert all("Too much work" in line for line in started.complaints[1:-1])
+    assert len(script.requests) == 1 + 1 + ATTEMPTS
 
 
 # --- A watched folder -----------------------------------------------------------------------------

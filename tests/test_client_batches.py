@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import keys
 from app.core.config import QueueSettings, Settings
@@ -21,7 +22,7 @@ from tests.api_client import SAMPLE
 from tests.api_server import run_api
 from tests.batch_desk import BatchDesk
 from tests.clients import Create
-from tests.service import RunningService, find_free_port, wait_until
+from tests.service import RunningService, wait_until
 from tests.test_cli import SAMPLES
 from tests.test_client_persistence import CUT, SOON, TIME, Reply, play, refuse, say
 from tests.test_dead_letters import PREDICTIONS
@@ -286,36 +287,76 @@ ACCEPTED = {
 }
 
 
-def test_a_batch_that_was_refused_is_sent_again_whole(create_client: Create) -> None:
-    busy = refuse(429, SOON)
-    with play(busy, busy, say(ACCEPTED, 202)) as (url, script):
-        assert create_client(url).submit_batch([SAMPLE]).batch_id == UNKNOWN_ID
-    assert len(script.requests) == 3
-    assert all(SAMPLE.read_bytes() in body for _, body in script.requests)
-
-
 @pytest.mark.parametrize(
-    ("reply", "error", "words"),
-    [
-        (CUT, UnreachableError, "it may have got the request all the same"),
-        (refuse(503, SOON), ProblemError, "Too much work"),
-    ],
-    ids=["cut", "503"],
+    "refusal",
+    [CUT, refuse(429, SOON), refuse(503, SOON), refuse(409, SOON, "idempotency-key-in-use")],
+    ids=["cut", "429", "503", "in-use"],
 )
-def test_a_batch_that_may_have_been_accepted_is_not_sent_again(
-    create_client: Create, reply: Reply, error: type[Exception], words: str
+def test_a_batch_is_sent_again_whole_under_the_same_key(
+    create_client: Create, refusal: Reply
 ) -> None:
-    with play(reply) as (url, script):
-        with pytest.raises(error, match=words):
-            create_client(url).submit_batch([SAMPLE])
-    assert len(script.requests) == 1
+    with play(refusal, refusal, say(ACCEPTED, 202)) as (url, script):
+        client = create_client(url)
+        assert client.submit_batch([SAMPLE], ["a"]).batch_id == UNKNOWN_ID
+        client.submit_batch([SAMPLE], idempotency_key='my "key"')
+        client.submit_batch([SAMPLE])
+    first, second, third, own, other = script.sent("idempotency-key")
+    assert first == second == third
+    assert first and first[0] == first[-1] == '"'
+    assert own == r'"my \"key\""'
+    assert other != first
+    for _, body in script.requests:
+        assert SAMPLE.read_bytes() in body
+    assert len({len(body) for _, body in script.requests[:3]}) == 1
 
 
-def test_says_where_no_service_takes_a_batch(create_client: Create) -> None:
-    url = f"http://127.0.0.1:{find_free_port()}"
-    with pytest.raises(UnreachableError) as raised:
-        create_client(url, attempts=2).submit_batch([SAMPLE])
-    assert "all the same" not in str(raised.value)
+class Forgetful:
+    """The service, but for the first answer to a batch: the connection breaks before its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.batches_sent = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def lose(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.batches_sent += 1
+            if message["type"] == "http.response.body" and self.batches_sent == 1:
+                message = message | {"body": b"", "more_body": True}
+            await send(message)
+
+        is_upload = scope["type"] == "http" and scope["path"] == "/batches"
+        await self._app(scope, receive, lose if is_upload else send)
+
+
+@pytest.mark.parametrize("call", ["submit_batch", "classify_batch"])
+def test_a_batch_whose_answer_was_lost_is_there_once(
+    settings: Settings, create_client: Create, beside: ThreadPoolExecutor, call: str
+) -> None:
+    service = Forgetful(create_app(settings))
+    with run_api(service) as url:  # type: ignore[arg-type]
+        desk, client = BatchDesk(url, settings), create_client(url)
+        images = [SAMPLE, b"text", SAMPLES / "rocket.jpg"]
+        if call == "submit_batch":
+            batch = client.submit_batch(images, ["a", "b", "c"])
+            assert [job.custom_id for job in batch.jobs] == ["a", "b", "c"]
+            job_ids = [job.job_id for job in batch.jobs]
+        else:
+            answer = beside.submit(list, client.classify_batch(images))
+            wait_until(lambda: service.batches_sent == 2)
+            desk.complete()
+            job_ids = [result.job_id for result in answer.result()]
+        assert service.batches_sent == 2
+        assert len(desk.redis.keys(keys.BATCH + "*")) == 1
+        assert {job.job_id for job in client.jobs()} == set(job_ids)
+        assert len(job_ids) == 3
+
+
+def test_a_key_that_no_header_can_hold_is_refused(create_client: Create) -> None:
+    with play(say(ACCEPTED, 202)) as (url, script):
+        with pytest.raises(ValueError, match="^idempotency_key must consist of printable ASCII"):
+            create_client(url).submit_batch([SAMPLE], idempotency_key="caf\u00e9")
+    assert not script.requests
 
 
 def snapshot(version: int, ended: int) -> bytes:

@@ -2,17 +2,21 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from classifier_client import NotFinishedError, ProblemError, UnreachableError
 from classifier_client.event_stream import EventStream
+from classifier_client.persistence import IN_USE_SECONDS
 from tests.api_client import SAMPLE
 from tests.api_server import run_api
 from tests.clients import Create
@@ -30,6 +34,7 @@ RESULT = {
     "model": {"name": "a-model", "version": "7", "engine": "torch"},
 }
 SOON = {"Retry-After": "0.01"}
+LATE = {"Retry-After": "86400"}
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,22 @@ def test_an_image_is_sent_again_under_the_same_key(create_client: Create, refusa
     assert all(SAMPLE.read_bytes() in body for _, body in script.requests)
 
 
+def test_an_image_outlasts_the_key_of_a_process_that_was_killed(create_client: Create) -> None:
+    in_use = refuse(409, SOON, "idempotency-key-in-use")
+    with play(*[in_use] * 3, say(ACCEPTED, 202)) as (url, script):
+        assert create_client(url, attempts=1).submit(SAMPLE).job_id == JOB_ID
+    assert len(script.requests) == 4
+    assert len(set(script.sent("idempotency-key"))) == 1
+
+
+def test_a_key_that_stays_in_use_is_given_up(create_client: Create) -> None:
+    too_late = {"Retry-After": str(IN_USE_SECONDS + 1)}
+    with play(refuse(409, too_late, "idempotency-key-in-use")) as (url, script):
+        with pytest.raises(ProblemError):
+            create_client(url, attempts=1).submit(SAMPLE)
+    assert len(script.requests) == 1
+
+
 def test_a_file_may_have_any_name(create_client: Create, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
     path.write_bytes(SAMPLE.read_bytes())
@@ -142,12 +163,51 @@ def test_options_go_out_as_the_service_has_them(create_client: Create) -> None:
     assert request.headers["cancel-after"] == "30s"
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.submit(SAMPLE, treshold=0.9),
+        lambda client: client.classify(SAMPLE, treshold=0.9),
+        lambda client: list(client.classify_many([], treshold=0.9)),
+        lambda client: client.submit_batch([SAMPLE], treshold=0.9),
+        lambda client: list(client.classify_batch([SAMPLE], treshold=0.9)),
+    ],
+    ids=["submit", "classify", "classify-many", "submit-batch", "classify-batch"],
+)
+def test_an_option_that_there_is_not_is_told(
+    create_client: Create, ask: Callable[[Any], object]
+) -> None:
+    with play(say(RESULT)) as (url, script):
+        with pytest.raises(TypeError, match="'treshold'"):
+            ask(create_client(url))
+    assert not script.requests
+
+
+def test_a_batch_has_no_priority(create_client: Create) -> None:
+    with play(say(ACCEPTED, 202)) as (url, _):
+        with pytest.raises(TypeError, match="'priority'"):
+            create_client(url).submit_batch([SAMPLE], priority="interactive")
+
+
 def test_a_service_that_stays_busy_has_its_say(create_client: Create) -> None:
     with play(refuse(429, SOON)) as (url, script):
         with pytest.raises(ProblemError) as raised:
             create_client(url, attempts=3).submit(SAMPLE)
     assert (raised.value.status, raised.value.code) == (429, "queue-full")
     assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("call", ["submit", "classify"])
+def test_a_busy_service_is_obeyed_as_long_as_there_is_time(
+    create_client: Create, call: str, status: int
+) -> None:
+    busy = refuse(status, SOON)
+    answer = say(RESULT) if call == "classify" else say(ACCEPTED, 202)
+    with play(*[busy] * 3, answer) as (url, script):
+        ask = getattr(create_client(url, attempts=2), call)
+        assert ask(SAMPLE, timeout=60).job_id == JOB_ID
+    assert len(script.requests) == 4
 
 
 def test_nobody_comes_back_earlier_than_asked(create_client: Create) -> None:
@@ -162,6 +222,45 @@ def test_nobody_comes_back_after_the_time_is_up(create_client: Create) -> None:
         with pytest.raises(ProblemError):
             create_client(url).classify(SAMPLE, timeout=20)
     assert len(script.requests) == 1
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """Where connections come about and nothing is ever read or answered."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("image", [SAMPLE, bytes(2**25)], ids=["unanswered", "unread"])
+def test_an_image_that_is_not_answered_ends_with_its_time(
+    create_client: Create, silent_url: str, image: Any
+) -> None:
+    with pytest.raises(NotFinishedError, match="no answer in time") as raised:
+        create_client(silent_url).classify(image, timeout=0.5)
+    assert raised.value.job_id is None
+    assert longest_timeout(raised.value) <= 2
+
+
+def test_waiting_that_is_not_answered_ends_with_its_time(
+    create_client: Create, silent_url: str
+) -> None:
+    with pytest.raises(NotFinishedError) as raised:
+        create_client(silent_url).wait(JOB_ID, timeout=0.5)
+    assert raised.value.job_id == JOB_ID
+    assert longest_timeout(raised.value) <= 2
+
+
+def longest_timeout(error: BaseException) -> float:
+    """Seconds that the request which the error is of was given to connect, write or read."""
+    assert isinstance(error.__cause__, httpx.TimeoutException)
+    return max(error.__cause__.request.extensions["timeout"].values())
+
+
+def test_what_is_sent_again_has_only_the_time_that_is_left(create_client: Create) -> None:
+    with play(refuse(503, {"Retry-After": "1"}), say(RESULT)) as (url, script):
+        create_client(url).classify(SAMPLE, timeout=30)
+    assert script.sent("prefer")[0] == "wait=30"
+    assert script.sent("prefer")[1] != "wait=30"
 
 
 def test_a_conflict_without_a_time_is_final(create_client: Create) -> None:

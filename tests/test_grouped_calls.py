@@ -25,7 +25,7 @@ class Runner:
 
 async def settle() -> None:
     """Let every task run as far as it can."""
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)
 
 

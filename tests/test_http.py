@@ -144,6 +144,25 @@ def test_pages_of_the_service_itself_and_programs_may(client: Client) -> None:
         assert answer.status_code == 202
 
 
+def test_the_own_page_behind_a_proxy_is_told_what_the_proxy_must_do(
+    client: Client, settings: Settings
+) -> None:
+    """Over plain HTTP nothing but the origin tells; nginx sends the upstream's name as Host."""
+
+    def upload(asked: Client, labels: dict[str, str]) -> httpx.Response:
+        files = {"file": SAMPLE.read_bytes()}
+        return asked.post("/classify", files=files, headers={"Origin": "http://box.lan"} | labels)
+
+    for labels in ({}, {"X-Forwarded-Host": "box.lan"}):
+        document = assert_problem(upload(client, labels), 403, "cross-origin")
+        assert "a reverse proxy must pass the Host header on" in document["detail"]
+        assert "name this origin in CORS_ORIGINS" in document["detail"]
+    assert upload(client, {"Host": "box.lan"}).status_code == 202
+    named = settings.model_copy(update={"cors": CorsSettings(origins="http://box.lan")})
+    with run_api(create_app(named)) as url, Client(base_url=url) as asked:
+        assert upload(asked, {}).status_code == 202
+
+
 def test_an_origin_that_is_named_may_upload(open_client: Client) -> None:
     labels = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
     answer = open_client.post("/classify", files={"file": SAMPLE.read_bytes()}, headers=labels)

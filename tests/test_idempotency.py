@@ -158,7 +158,7 @@ def test_an_upload_that_is_refused_frees_its_key(
 class SlowSender:
     """A client that stops in the middle of an upload."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, path: str = "/classify") -> None:
         address = urlsplit(url)
         assert address.hostname and address.port
         self._socket = socket.create_connection((address.hostname, address.port))
@@ -168,7 +168,7 @@ class SlowSender:
             + b"\r\n--b--\r\n"
         )
         head = (
-            f"POST /classify HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {KEY}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {KEY}\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
@@ -262,7 +262,12 @@ def test_a_cancelled_job_is_not_begun_again(desk: Desk) -> None:
 def test_the_key_of_a_job_that_has_expired_begins_no_other(desk: Desk) -> None:
     job_id = post(desk).json()["job_id"]
     desk.redis.delete(keys.job(job_id))
-    assert_problem(post(desk), 404, "job-not-found")
+    for headers in ({}, {"Prefer": "wait=10"}):
+        document = assert_problem(post(desk, headers=headers), 410, "job-expired")
+        assert document["job_id"] == job_id
+        assert "accepted" in document["detail"] and "new key" in document["detail"]
+    assert desk.redis.llen(keys.QUEUE) == 1
+    assert_problem(post(desk, files={"file": OTHER.read_bytes()}), 422, "idempotency-key-reused")
 
 
 def test_redis_knows_only_a_digest_of_the_key(desk: Desk) -> None:

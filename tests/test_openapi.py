@@ -1,5 +1,6 @@
 """The OpenAPI document: complete, and true of the running API whatever is thrown at it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from app.core.config import (
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
 from app.main import create_app
-from tests.api_client import SAMPLE
+from tests.api_client import SAMPLE, UNKNOWN_ID
 from tests.api_server import run_api
 from tests.test_dead_letters import PREDICTIONS
 
@@ -221,6 +222,20 @@ def test_webhooks_are_answered_as_documented(fuzzed_schema: schemathesis.BaseSch
     call("GET", "/deliveries", 200, query={"webhook_id": created["webhook_id"], "limit": 5})
     call("DELETE", "/{webhook_id}", 204, **one)
     call("GET", "/{webhook_id}", 404, **one)
+
+
+def test_pages_of_other_origins_are_refused_as_documented(
+    fuzzed_schema: schemathesis.BaseSchema, document: dict[str, Any]
+) -> None:
+    for path, operations in document["paths"].items():
+        ids = {name: UNKNOWN_ID for name in re.findall(r"{(\w+)}", path)}
+        for method in {"post", "delete"} & set(operations):
+            case = fuzzed_schema[path][method.upper()].Case(path_parameters=ids)
+            headers = AUTHORIZATION | {"Origin": "https://other.example"}
+            checks = applicable_checks("ignored_auth")
+            assert case.call_and_validate(headers=headers, checks=checks).status_code == 403
+            answer = operations[method]["responses"]["403"]["content"]["application/problem+json"]
+            assert "cross-origin" in answer["examples"], f"{method} {path}"
 
 
 def test_a_real_image_is_answered_as_documented(

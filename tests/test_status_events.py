@@ -64,6 +64,9 @@ def test_a_stream_is_neither_stored_nor_held_back_on_the_way(desk: Desk, job_id:
         headers = stream.response.headers
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-store", "no")
+    # Though it was asked for: events would wait in the compressor.
+    assert "gzip" in stream.response.request.headers["accept-encoding"]
+    assert "content-encoding" not in headers
     assert headers["x-request-id"]
 
 
@@ -162,11 +165,9 @@ def test_a_change_while_the_channel_is_cut_is_told(desk: Desk, job_id: str) -> N
 def test_the_stream_of_an_erased_job_ends(desk: Desk, job_id: str) -> None:
     with listen(desk, job_id) as stream:
         stream.read_event()
-        channel = desk.redis.hget(keys.job(job_id), "watchers").decode().strip()
-        desk.redis.delete(keys.job(job_id))
-        # What a script tells that erases a record and then tells its watchers.
-        desk.redis.publish(keys.LIVE + channel, json.dumps([[job_id, {}]]))
+        assert httpx.delete(f"{desk.url}/jobs/{job_id}").status_code == 204
         assert stream.read_event() == {}
+    assert_problem(httpx.get(f"{desk.url}/status/{job_id}/events"), 410, "job-erased")
 
 
 def test_the_stream_of_a_job_that_vanished_while_the_channel_was_cut_ends(

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from app.core import keys
 from app.core.config import PayloadSettings, RetrySettings, Settings
 from app.jobs.answer_options import AnswerOptions
+from app.jobs.file_payloads import FilePayloads
 from app.jobs.job import Answer, DeathReason, JobState
 from app.jobs.payload_stores import payload_folder
 from app.models.ml_models import ClassPrediction, LoadedModel
@@ -208,6 +210,30 @@ def test_after_a_while_the_rest_is_left_to_the_next_doorbell(
     assert workplace.classifier.answer_doorbell() < 2 * batch + 1
     assert workplace.redis.llen(keys.QUEUE) > 0
     assert workplace.redis.llen(keys.DOORBELLS) > 0
+
+
+class LateJob(FilePayloads):
+    """Submits a job as soon as the first one has ended and nothing else was found to do."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(payload_folder(settings))
+        self.submit: Callable[[], object] = lambda: None
+
+    def delete_many(self, job_ids: Iterable[str]) -> None:
+        super().delete_many(job_ids)
+        submit, self.submit = self.submit, lambda: None
+        submit()
+
+
+def test_a_process_hears_itself_of_a_job_that_comes_soon_after(
+    settings: Settings, model: LoadedModel
+) -> None:
+    payloads = LateJob(settings)
+    workplace = Workplace(settings, model, payloads=payloads)
+    payloads.submit = lambda: workplace.submit(read_sample("coffee.jpg"))
+    workplace.submit(read_sample("cat.jpg"))
+    assert workplace.classifier.answer_doorbell() == 2
+    assert workplace.redis.llen(keys.DOORBELLS) == 0
 
 
 class Pacemaker(MoodyEngine):

@@ -63,6 +63,21 @@ def test_a_browser_that_has_the_file_is_not_sent_it_again(client: Client) -> Non
     assert client.head("/").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/web/work.js", "/web/icon.svg"])
+def test_the_tag_promises_no_more_than_that_both_forms_mean_the_same(
+    client: Client, path: str
+) -> None:
+    """Packed or plain, the bytes differ: a strong tag would be another one for each (RFC 9110)."""
+    forms = [
+        client.get(path, headers={"Accept-Encoding": coding}) for coding in ("gzip", "identity")
+    ]
+    tag = forms[0].headers["etag"]
+    assert tag == forms[1].headers["etag"]
+    assert tag.startswith('W/"')
+    for known in (tag, tag.removeprefix("W/"), f'"another", {tag}', "*"):
+        assert client.get(path, headers={"If-None-Match": known}).status_code == 304
+
+
 def test_the_policy_allows_the_page_itself_and_nothing_else(client: Client) -> None:
     policy = client.get("/").headers["content-security-policy"]
     directives = dict(part.strip().partition(" ")[::2] for part in policy.split(";"))

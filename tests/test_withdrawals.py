@@ -154,12 +154,34 @@ def test_its_id_is_forgotten_with_the_mark(desk: Desk, settings: Settings) -> No
     assert_problem(call(desk, "GET", f"/status/{job_id}"), 404, "job-not-found")
 
 
-def test_who_waits_for_a_job_hears_that_it_was_erased(desk: Desk) -> None:
+@pytest.mark.parametrize("come_so_far", [leave, be_claimed])
+@pytest.mark.parametrize("path", ["status", "result"])
+def test_who_waits_for_a_job_hears_that_it_was_erased(
+    desk: Desk, path: str, come_so_far: Callable[[Desk], None]
+) -> None:
     job_id = submit(desk)
-    answer = desk.ask("GET", f"/result/{job_id}", headers=PATIENT)
+    come_so_far(desk)
+    answer = desk.ask("GET", f"/{path}/{job_id}", headers=PATIENT)
     desk.wait_until_watched(job_id)
     erase(desk, job_id)
-    assert_problem(answer.result(), 410, "job-cancelled")
+    assert assert_problem(answer.result(), 410, "job-erased")["job_id"] == job_id
+
+
+def test_so_does_who_waits_since_the_upload(desk: Desk) -> None:
+    answer = desk.post()
+    wait_until(lambda: desk.redis.llen(keys.QUEUE) == 1, 10)
+    job_id = desk.redis.lindex(keys.QUEUE, 0).decode()
+    erase(desk, job_id)
+    assert assert_problem(answer.result(), 410, "job-erased")["job_id"] == job_id
+
+
+def test_who_waits_hears_it_though_the_channel_is_cut(desk: Desk) -> None:
+    job_id = submit(desk)
+    answer = desk.ask("GET", f"/result/{job_id}", headers={"Prefer": "wait=2"})
+    desk.wait_until_watched(job_id)
+    desk.redis.client_kill_filter(_type="pubsub")
+    erase(desk, job_id)
+    assert_problem(answer.result(), 410, "job-erased")
 
 
 def test_an_image_whose_job_was_erased_is_classified_anew(settings: Settings) -> None:

@@ -23,16 +23,11 @@ async def read_answer_options(request: Request) -> AnswerOptions:
     """
     if not request.scope["query_string"]:
         return DEFAULT_OPTIONS
-    options = AnswerOptions(
+    return AnswerOptions(
         top_k=_read_top_k(_find(request, "top_k")),
         threshold=_read_threshold(_find(request, "threshold")),
-        model=_read_model(_find(request, "model")),
+        model=await _read_model(request),
     )
-    if options.model:
-        models = await get_service(request).list_models()
-        if models and options.model not in models:
-            raise InvalidRequestError(f"model must be {' or '.join(models)}.")
-    return options
 
 
 def _find(request: Request, name: str) -> str | None:
@@ -58,9 +53,13 @@ def _read_threshold(text: str | None) -> float:
     raise InvalidRequestError("threshold must be a number from 0 to 1.")
 
 
-def _read_model(text: str | None) -> str:
+async def _read_model(request: Request) -> str:
+    text = _find(request, "model")
     if text is None:
         return DEFAULT_OPTIONS.model
+    models = await get_service(request).list_models()
+    if models and text not in models:
+        raise InvalidRequestError(f"model must be {' or '.join(models)}.")
     if 0 < len(text) <= _LONGEST_NAME and text.isprintable():
         return text
     raise InvalidRequestError("model must be the name of a model; GET /health lists them.")

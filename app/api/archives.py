@@ -4,6 +4,7 @@ Entries are read one after another and never become files of their own names. An
 archive is an entry like any other, and no image.
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,16 +22,27 @@ _ENCRYPTED = 0x1
 
 # The list of contents is read at once: room for a thousand entries with names of 400 bytes. More
 # entries than that would fill memory before anybody could count them.
-_LARGEST_READ_BYTES = 512 * 1024
+LARGEST_LIST_BYTES = 512 * 1024
 
 # Images are compressed already; drawings and screenshots may shrink a few times more. Deflate can
 # make a thousand bytes of one, and entries that overlap any number.
-_LARGEST_RATIO = 100
+LARGEST_RATIO = 100
 # So much may come of the smallest archive.
-_HARMLESS_BYTES = 10 * 1024 * 1024
+HARMLESS_BYTES = 10 * 1024 * 1024
 
-# What a damaged entry raises on its way out.
-_DAMAGES = (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+# What ``zipfile`` raises where an archive makes no sense: its own, and whatever Python says of a
+# name that is no text, an offset that fits no file, a structure that ends too early.
+_DAMAGES = (
+    BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class _CarefulFile:
@@ -42,9 +54,9 @@ class _CarefulFile:
 
     def read(self, size: int = -1) -> bytes:
         """Raises :class:`TooManyImagesError` for more than the list of contents may have."""
-        most = _LARGEST_READ_BYTES + 1
+        most = LARGEST_LIST_BYTES + 1
         data = self._file.read(most if size < 0 else min(size, most))
-        if len(data) > _LARGEST_READ_BYTES:
+        if len(data) > LARGEST_LIST_BYTES:
             raise TooManyImagesError("The archive has too many entries. Send several archives.")
         return data
 
@@ -90,9 +102,11 @@ def open_archive(
     """
     try:
         archive = ZipFile(_CarefulFile(file))
-    except (BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except _DAMAGES as error:
         raise MalformedArchiveError() from error
     with archive:
+        if not all(entry.filename for entry in archive.infolist()):
+            raise MalformedArchiveError()
         entries = [entry for entry in archive.infolist() if not _is_by_the_way(entry)]
         if len(entries) > most_entries:
             raise TooManyImagesError(f"A batch may have {most_entries:,} images at most.")
@@ -103,9 +117,9 @@ def open_archive(
         unpacked_bytes = sum(entry.file_size for entry in entries)
         if unpacked_bytes > most_bytes:
             raise UnsafeArchiveError(f"The archive unpacks to more than {most_bytes:,} bytes.")
-        if unpacked_bytes > max(_LARGEST_RATIO * archive_bytes, _HARMLESS_BYTES):
+        if unpacked_bytes > max(LARGEST_RATIO * archive_bytes, HARMLESS_BYTES):
             raise UnsafeArchiveError(
-                f"The archive unpacks to more than {_LARGEST_RATIO} times its size."
+                f"The archive unpacks to more than {LARGEST_RATIO} times its size."
             )
         yield Archive(archive, entries)
 
@@ -113,4 +127,4 @@ def open_archive(
 def _is_by_the_way(entry: ZipInfo) -> bool:
     """Folders, and what file managers put beside files."""
     top, name = entry.filename.split("/")[0], entry.filename.split("/")[-1]
-    return entry.is_dir() or top == "__MACOSX" or name.startswith(".") or name == "Thumbs.db"
+    return not name or top == "__MACOSX" or name.startswith(".") or name == "Thumbs.db"

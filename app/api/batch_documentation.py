@@ -4,6 +4,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.api.archives import HARMLESS_BYTES, LARGEST_LIST_BYTES, LARGEST_RATIO
 from app.api.batch_parts import LONGEST_CUSTOM_ID
 from app.api.documentation import (
     ENTITY_TAG_HEADER,
@@ -15,16 +16,26 @@ from app.api.documentation import (
     event_schema,
     problem_responses,
 )
-from app.api.upload_documentation import ANSWER_PARAMETERS, CACHE_CONTROL
+from app.api.upload_documentation import (
+    ANSWER_PARAMETERS,
+    CACHE_CONTROL,
+    IDEMPOTENCY_KEY,
+    REPLAYED_HEADER,
+)
 from app.core.errors import (
     BatchEndedError,
     BatchErasedError,
+    BatchExpiredError,
     BatchNotFoundError,
     BatchTooLargeError,
+    CrossOriginError,
+    IdempotencyKeyInUseError,
+    IdempotencyKeyReusedError,
+    InvalidIdempotencyKeyError,
     InvalidRequestError,
     MalformedArchiveError,
     MalformedUploadError,
-    MissingFileError,
+    MissingImagesError,
     NotMultipartError,
     QueueFullError,
     ServiceUnavailableError,
@@ -64,6 +75,14 @@ _FOLLOW_HEADERS = (
     | REQUEST_ID_HEADER
 )
 
+_ARCHIVE = (
+    f"Instead: one zip file of up to {MOST_IMAGES:,} images, stored or deflated, unencrypted. It "
+    f"may unpack to {LARGEST_RATIO} times its size (or to {HARMLESS_BYTES >> 20} MiB, if that is "
+    "more), but to no more than `QUEUE_MAX_BYTES`, and its list of contents may have "
+    f"{LARGEST_LIST_BYTES >> 10} KiB. An entry that is damaged or larger than `MAX_FILE_SIZE` "
+    "(10 MiB unless configured) fails alone. Folders and what file managers add are passed over."
+)
+
 _BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -75,13 +94,13 @@ _BODY: dict[str, Any] = {
                         "type": "array",
                         "items": {"type": "string", "format": "binary"},
                         "maxItems": MOST_IMAGES,
-                        "description": "JPEG and PNG images, as in `POST /classify`.",
+                        "description": "JPEG and PNG images, each within the limits of "
+                        "`POST /classify`.",
                     },
                     "archive": {
                         "type": "string",
                         "format": "binary",
-                        "description": "Instead: one zip file of images, unencrypted. Folders and "
-                        "what file managers add are passed over.",
+                        "description": _ARCHIVE,
                     },
                     "custom_id": {
                         "type": "array",
@@ -111,26 +130,37 @@ SUBMIT: dict[str, Any] = {
     "summary": "Submit a batch",
     "description": f"Up to {MOST_IMAGES:,} images in one request, which wait as `bulk` jobs. All "
     "are accepted or, where there is no room for all, none. An image that is refused does not "
-    "refuse the others: its job is there and has failed.",
+    "refuse the others: its job is there and has failed. Together they may have "
+    "`QUEUE_MAX_BYTES` at most (2 GiB unless configured). Where `QUEUE_MAX_JOBS` is less than "
+    f"{MOST_IMAGES:,}, so is their number. All must arrive within half an hour.",
     "response_description": "The batch is accepted and durable.",
     "response_model": BatchAccepted,
-    "openapi_extra": {"parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL], "requestBody": _BODY},
+    "openapi_extra": {
+        "parameters": [*ANSWER_PARAMETERS, CACHE_CONTROL, IDEMPOTENCY_KEY],
+        "requestBody": _BODY,
+    },
     "responses": {
         202: {
-            "headers": _FOLLOW_HEADERS,
+            "headers": _FOLLOW_HEADERS | REPLAYED_HEADER,
             "links": _links("get_batch", "get_batch_results", "cancel_batch", "erase_batch"),
         }
     }
     | problem_responses(
+        CrossOriginError,
         MalformedUploadError,
         SlowUploadError,
         BatchTooLargeError,
         NotMultipartError,
-        MissingFileError,
+        MissingImagesError,
         TooManyImagesError,
         MalformedArchiveError,
         UnsafeArchiveError,
         InvalidRequestError,
+        InvalidIdempotencyKeyError,
+        IdempotencyKeyInUseError,
+        IdempotencyKeyReusedError,
+        BatchErasedError,
+        BatchExpiredError,
         QueueFullError,
         StorageFullError,
         ServiceUnavailableError,
@@ -244,7 +274,11 @@ CANCEL: dict[str, Any] = {
         },
     }
     | problem_responses(
-        BatchNotFoundError, BatchEndedError, BatchErasedError, ServiceUnavailableError
+        CrossOriginError,
+        BatchNotFoundError,
+        BatchEndedError,
+        BatchErasedError,
+        ServiceUnavailableError,
     ),
 }
 
@@ -256,5 +290,7 @@ ERASE: dict[str, Any] = {
     "response_class": Response,
     "openapi_extra": _ID,
     "responses": {204: {"headers": REQUEST_ID_HEADER}}
-    | problem_responses(BatchNotFoundError, BatchErasedError, ServiceUnavailableError),
+    | problem_responses(
+        CrossOriginError, BatchNotFoundError, BatchErasedError, ServiceUnavailableError
+    ),
 }

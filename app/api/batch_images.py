@@ -25,7 +25,7 @@ class IncomingImage:
         name: str,
         upload: PayloadWriter,
         inspector: ImageInspector,
-        digest: ContentDigest | None,
+        digest: ContentDigest,
     ) -> None:
         self._job_id = job_id
         self._name = name[:_LONGEST_NAME]
@@ -37,6 +37,8 @@ class IncomingImage:
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes."""
+        # Of a refused image too: that another was refused makes another batch.
+        self._digest.update(data)
         if self._error is not None:
             return
         try:
@@ -44,8 +46,6 @@ class IncomingImage:
         except ServiceError as error:
             await self.refuse(error)
             return
-        if self._digest is not None:
-            self._digest.update(data)
         await self._upload.write(data)
 
     async def finish(self) -> None:
@@ -69,13 +69,17 @@ class IncomingImage:
         """Erase it: its batch is not accepted."""
         await self._upload.abort()
 
-    def describe(self, custom_id: str) -> BatchImage:
-        """What the ledger needs of it."""
+    def identify(self) -> tuple[str, str]:
+        """What tells whether another is the same: its name, and the digest of its content."""
+        return self._name, self._digest.value()
+
+    def describe(self, custom_id: str, shares: bool) -> BatchImage:
+        """What the ledger needs of it; ``shares``: whether others may have its answer."""
         error = self._error
         return BatchImage(
             job_id=str(self._job_id),
             upload_bytes=self._upload_bytes,
-            content="" if error or self._digest is None else self._digest.value(),
+            content="" if error or not shares else self._digest.value(),
             file_name=self._name,
             custom_id=custom_id,
             error="" if error is None else render_error(error.code, error.text),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.api.archives import Archive, open_archive, read_piece
 from app.api.batch_images import IncomingImage
+from app.api.batch_intakes import BatchIntake
 from app.api.batch_parts import CustomId, Nowhere, Sink, Spool
 from app.api.image_inspection import ImageInspector, create_size_error
 from app.api.uploads import FIELD, read_boundary, read_length
@@ -21,15 +23,15 @@ from app.core.errors import (
     InvalidRequestError,
     MalformedImageError,
     MalformedUploadError,
-    MissingFileError,
+    MissingImagesError,
     ServiceError,
     SlowUploadError,
     TooManyImagesError,
 )
 from app.jobs.batch import MOST_IMAGES, BatchImage
 from app.jobs.content import ContentDigest
+from app.jobs.idempotency import create_batch_fingerprint
 from app.jobs.payloads import PIECE_BYTES
-from app.jobs.service import JobService
 
 ARCHIVE_FIELD = "archive"
 CUSTOM_ID_FIELD = "custom_id"
@@ -48,10 +50,10 @@ class IncomingBatch:
     """A batch on its way in. Left without :meth:`keep`, its uploads are erased."""
 
     def __init__(
-        self, service: JobService, settings: Settings, owner: str, options: str, shares: bool
+        self, intake: BatchIntake, settings: Settings, owner: str, options: str, shares: bool
     ) -> None:
         """``options``, ``shares``: how images share their answers, as in ``POST /classify``."""
-        self._service = service
+        self._intake = intake
         self._settings = settings
         self._owner = owner
         self._options = options
@@ -86,14 +88,12 @@ class IncomingBatch:
 
         An image that is refused is among the rest, with its error.
         """
-        largest_body = self._settings.queue.max_bytes + _OVERHEAD_BYTES
         length = read_length(request)
-        if length > largest_body:
-            raise BatchTooLargeError()
-        await self._service.admit(max(length - _OVERHEAD_BYTES, 0))
+        self._check_size(length)
+        await self._intake.admit(max(length - _OVERHEAD_BYTES, 0))
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
-                await self._receive_parts(request, largest_body)
+                await self._receive_parts(request)
                 if self._spool is not None:
                     await self._unpack(self._spool)
         except TimeoutError:
@@ -101,26 +101,42 @@ class IncomingBatch:
         except (MultipartError, ClientDisconnect) as error:
             raise MalformedUploadError() from error
         if not self._images:
-            raise MissingFileError(
-                f"Send images in fields {FIELD!r}, or a zip file in the field {ARCHIVE_FIELD!r}."
-            )
+            raise MissingImagesError()
         custom_ids = self._check_custom_ids()
         return [
-            image.describe(custom_id)
+            image.describe(custom_id, self._shares)
             for image, custom_id in zip(self._images, custom_ids, strict=True)
         ]
 
-    async def _receive_parts(self, request: Request, largest_body: int) -> None:
+    def fingerprint(self) -> str:
+        """What tells whether another batch is the same, once this one is received.
+
+        The images with their names and order, your names for them, the owner, the options, and
+        whether they came in an archive.
+        """
+        digest = ContentDigest(self._owner, self._options)
+        images = [image.identify() for image in self._images]
+        digest.update(json.dumps([self._spool is not None, images, self._custom_ids]).encode())
+        return create_batch_fingerprint(digest.value())
+
+    def _check_size(self, body_bytes: int) -> None:
+        most = self._settings.queue.max_bytes
+        if body_bytes > most + _OVERHEAD_BYTES:
+            raise BatchTooLargeError(
+                f"The images of a batch may have {most:,} bytes together at most. Send several "
+                "batches."
+            )
+
+    async def _receive_parts(self, request: Request) -> None:
         parser = PushMultipartParser(read_boundary(request))
         body_bytes = looked_at = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
-            if body_bytes > largest_body:
-                raise BatchTooLargeError()
+            self._check_size(body_bytes)
             if body_bytes - looked_at > _LOOK_BYTES:
                 # Others fill disk and queue as well, and a body may not announce its length.
-                await self._service.admit(0)
+                await self._intake.admit(0)
                 looked_at = body_bytes
             # The last one is empty, which to the form would mean that the body ends here.
             for event in parser.parse(chunk) if chunk else ():
@@ -153,14 +169,14 @@ class IncomingBatch:
         if len(self._images) == most:
             raise TooManyImagesError(f"A batch may have {most:,} images at most.")
         # Much may have come from others since the batch began.
-        await self._service.admit(0)
+        await self._intake.admit(0)
         job_id = uuid4()
         image = IncomingImage(
             job_id,
             name,
-            self._service.create_upload(job_id),
+            self._intake.create_upload(job_id),
             ImageInspector(self._settings.limits),
-            ContentDigest(self._owner, self._options) if self._shares else None,
+            ContentDigest(self._owner, self._options),
         )
         self._images.append(image)
         return image
@@ -182,6 +198,8 @@ class IncomingBatch:
         image = await self._begin_image(entry.filename)
         if entry.file_size > self._settings.limits.file_size:
             await image.refuse(create_size_error(self._settings.limits))
+            # It is not unpacked: its checksum tells whether another is the same.
+            await image.write(entry.CRC.to_bytes(4, "big"))
             return
         try:
             with await asyncio.to_thread(archive.open, entry) as content:

@@ -1,6 +1,7 @@
 """Batches: many images in one request, followed and read as one."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 from starlette.requests import Request
@@ -9,21 +10,28 @@ from starlette.responses import Response, StreamingResponse
 from app.api import batch_documentation as documentation
 from app.api.answer_choice import read_answer_options
 from app.api.batch_documents import describe_accepted, describe_batch, render_line
+from app.api.batch_intakes import DiscardingIntake
 from app.api.batch_uploads import IncomingBatch
-from app.api.cache_headers import read_cache_use
+from app.api.cache_headers import CacheUse, read_cache_use
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.entity_tags import is_known
 from app.api.event_stream import EventStream
+from app.api.idempotency import REPLAYED, create_reuse_error, read_idempotency_key
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
 from app.core.errors import (
+    BatchExpiredError,
     BatchNotFoundError,
+    IdempotencyKeyInUseError,
     InvalidRequestError,
     QueueFullError,
     StorageFullError,
 )
+from app.core.keys import name_idempotency_key
+from app.jobs.answer_options import AnswerOptions
 from app.jobs.batches import Batches
+from app.jobs.idempotency import BoundKey
 from app.jobs.job import Job
 
 router = create_router("batches", prefix="/batches")
@@ -31,32 +39,50 @@ router = create_router("batches", prefix="/batches")
 # Records in one round trip: some 100 KB, which nobody has to wait for.
 _PIECE = 100
 
-# What an upload takes and a batch does not.
-_NOT_TAKEN = ("Idempotency-Key", "Cancel-After")
-
 # A batch takes seconds at least.
 _RETRY_AFTER_SECONDS = "2"
 
 
 @router.post("", status_code=202, **documentation.SUBMIT)
 async def submit_batch(request: Request) -> Response:
-    service, settings = get_service(request), get_settings(request)
-    for name in _NOT_TAKEN:
-        if name in request.headers:
-            # Left aside in silence it would be a promise that nobody keeps.
-            raise InvalidRequestError(f"A batch takes no {name} header.")
-    cache_use = read_cache_use(request, settings)
+    if "Cancel-After" in request.headers:
+        # Left aside in silence it would be a promise that nobody keeps.
+        raise InvalidRequestError("A batch takes no Cancel-After header.")
+    cache_use = read_cache_use(request, get_settings(request))
     options = await read_answer_options(request)
+    key = read_idempotency_key(request)
     batch_id = uuid4()
+    if key is None:
+        return await _accept(request, batch_id, options, cache_use, "")
+    keys = get_service(request).idempotency_keys
+    name = name_idempotency_key(ANONYMOUS, key)
+    bound = await keys.reserve(name, str(batch_id))
+    if bound is not None:
+        return await _replay(request, bound, options)
+    async with keys.keep(name, str(batch_id)):
+        return await _accept(request, batch_id, options, cache_use, name)
+
+
+async def _accept(
+    request: Request, batch_id: UUID, options: AnswerOptions, cache_use: CacheUse, key_name: str
+) -> Response:
+    """Take the images in the request's body as a new batch."""
+    service = get_service(request)
     async with IncomingBatch(
-        service, settings, ANONYMOUS, options.to_json(), cache_use.shares
+        service, get_settings(request), ANONYMOUS, options.to_json(), cache_use.shares
     ) as incoming:
         images = await incoming.receive(request)
         try:
             await service.batches.submit(
-                str(batch_id), ANONYMOUS, images, options, cache_use.is_fresh
+                str(batch_id),
+                ANONYMOUS,
+                images,
+                options,
+                cache_use.is_fresh,
+                key_name,
+                incoming.fingerprint() if key_name else "",
             )
-        except (QueueFullError, StorageFullError):
+        except (QueueFullError, StorageFullError, IdempotencyKeyInUseError):
             raise
         except BaseException:
             # It may be accepted all the same; if not, the sweeper erases the uploads.
@@ -64,6 +90,30 @@ async def submit_batch(request: Request) -> Response:
             raise
         incoming.keep()
     return create_answer(describe_accepted(batch_id, images), 202, _follow(request, batch_id))
+
+
+async def _replay(request: Request, bound: BoundKey, options: AnswerOptions) -> Response:
+    """Answer a batch whose key was used before, if it is the same batch."""
+    if not bound.fingerprint:
+        raise IdempotencyKeyInUseError()
+    async with IncomingBatch(
+        DiscardingIntake(), get_settings(request), ANONYMOUS, options.to_json(), shares=False
+    ) as incoming:
+        images = await incoming.receive(request)
+        if incoming.fingerprint() != bound.fingerprint:
+            raise create_reuse_error(bound)
+    try:
+        batch, job_ids = await _get_batches(request).get_accepted(bound.id, ANONYMOUS)
+    except BatchNotFoundError:
+        # A key outlives its batch, which surely was accepted once.
+        raise BatchExpiredError(batch_id=bound.id) from None
+    accepted = [
+        replace(image, job_id=job_id) for image, job_id in zip(images, job_ids, strict=True)
+    ]
+    headers = REPLAYED | _follow(request, UUID(bound.id))
+    if batch.has_ended():
+        del headers["Retry-After"]
+    return create_answer(describe_accepted(UUID(bound.id), accepted), 202, headers)
 
 
 @router.get("/{batch_id}", **documentation.STATUS)

@@ -1,6 +1,6 @@
-"""Large answers compressed: the OpenAPI document, pages and their scripts, lists."""
+"""Large answers compressed: the OpenAPI document, pages and their scripts, lists, results."""
 
-from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Less fits into one packet either way.
@@ -9,21 +9,16 @@ _WORTH_BYTES = 1400
 # Better levels take several times as long for a few percent.
 _LEVEL = 6
 
-# Read line by line while it grows: the compressor would hold lines back.
-_STREAMED = "application/x-ndjson"
-
 
 class CompressionMiddleware:
-    """Looks at answers to GET only: an upload's is small, and that path is to be short."""
+    """Looks at answers to GET only: an upload's is small, and that path is to be short.
+
+    Events are left as they are. A batch's results leave piece by piece, as they are read.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._compressed = GZipMiddleware(
-            app,
-            minimum_size=_WORTH_BYTES,
-            compresslevel=_LEVEL,
-            exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, _STREAMED),
-        )
+        self._compressed = GZipMiddleware(app, minimum_size=_WORTH_BYTES, compresslevel=_LEVEL)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_get = scope["type"] == "http" and scope["method"] == "GET"

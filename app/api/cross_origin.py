@@ -88,6 +88,7 @@ def _read_labels(scope: Scope) -> dict[bytes, bytes]:
 def _is_foreign(labels: dict[bytes, bytes]) -> bool:
     if site := labels.get(b"sec-fetch-site"):
         return site not in _OWN_SITES
-    # Browsers leave that out where a page came over plain HTTP from another machine.
+    # Browsers leave that out where a page came over plain HTTP from another machine. A proxy's word
+    # on which host that was (X-Forwarded-Host) is anybody's who reaches the service without one.
     origin = labels.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != labels.get(b"host")

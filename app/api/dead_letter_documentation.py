@@ -12,6 +12,7 @@ from app.api.documentation import (
 )
 from app.core.errors import (
     AdminClosedError,
+    CrossOriginError,
     DeadLetterNotFoundError,
     InvalidRequestError,
     ServiceError,
@@ -105,7 +106,7 @@ RETRY: dict[str, Any] = {
     "response_description": "The job is in the queue.",
     "response_model": DeadLettersRetried,
     "openapi_extra": _SECURITY | JOB_ID,
-    "responses": _responses(202, DeadLetterNotFoundError),
+    "responses": _responses(202, CrossOriginError, DeadLetterNotFoundError),
 }
 
 RETRY_ALL: dict[str, Any] = {
@@ -114,7 +115,7 @@ RETRY_ALL: dict[str, Any] = {
     "response_description": "The jobs are in the queue.",
     "response_model": DeadLettersRetried,
     "openapi_extra": _SECURITY,
-    "responses": _responses(202),
+    "responses": _responses(202, CrossOriginError),
 }
 
 PURGE: dict[str, Any] = {
@@ -123,7 +124,7 @@ PURGE: dict[str, Any] = {
     "response_description": "The dead letter is erased.",
     "response_model": DeadLettersPurged,
     "openapi_extra": _SECURITY | JOB_ID,
-    "responses": _responses(200, DeadLetterNotFoundError),
+    "responses": _responses(200, CrossOriginError, DeadLetterNotFoundError),
 }
 
 PURGE_ALL: dict[str, Any] = {
@@ -132,5 +133,5 @@ PURGE_ALL: dict[str, Any] = {
     "response_description": "The dead letters are erased.",
     "response_model": DeadLettersPurged,
     "openapi_extra": _SECURITY,
-    "responses": _responses(200),
+    "responses": _responses(200, CrossOriginError),
 }

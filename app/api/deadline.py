@@ -5,7 +5,7 @@ import re
 from app.core.errors import InvalidRequestError
 
 # As people write it: 30s, 1m30s, 2h, and a bare number of seconds.
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,3})?)s?)?")
+DURATION = r"^(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,3})?)s?)?$"
 
 _LONGEST_SECONDS = 7 * 24 * 3600
 
@@ -17,7 +17,7 @@ def read_cancel_after(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(DURATION, text.strip(" \t"))
     hours, minutes, seconds = match.groups() if match else (None, None, None)
     total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
     if not 0 < total <= _LONGEST_SECONDS:

@@ -1,6 +1,6 @@
 """Routes that FastAPI documents but does not get between: what every endpoint here is."""
 
-from typing import Any, cast
+from typing import cast
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -21,10 +21,6 @@ class DirectRoute(APIRoute):
     there is nothing here that it could do: a body is streamed, answers are made of schemas already.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.app = self._answer
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):
             # Other routes may have the same path, each with methods of its own.
@@ -35,9 +31,6 @@ class DirectRoute(APIRoute):
                 for method in route.methods or ()
             }
             raise MethodNotAllowedError(headers={"Allow": ", ".join(sorted(methods))})
-        await super().handle(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What an endpoint raises is answered by the middleware around the routes.
         response: Response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)

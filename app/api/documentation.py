@@ -247,8 +247,8 @@ STATUS_EVENTS: dict[str, Any] = {
     "description": "The job's status as Server-Sent Events, as `EventSource` in browsers reads "
     "them: `event: status`, and as `data` the answer of `GET /status/{job_id}` in one line. The "
     "first is where the job is now, each further one a change; the stream ends behind the event "
-    "of a terminal status. Comments every 15 seconds keep the connection alive. A client that "
-    "comes back sends `Last-Event-ID` and gets what is new.",
+    "of a terminal status, and without one when the job is erased. Comments every 15 seconds keep "
+    "the connection alive. A client that comes back sends `Last-Event-ID` and gets what is new.",
     "response_description": "The events.",
     "response_class": Response,
     "openapi_extra": {"parameters": [*JOB_ID["parameters"], LAST_EVENT_ID]},

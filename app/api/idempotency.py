@@ -17,6 +17,8 @@ from app.core.errors import (
     IdempotencyKeyInUseError,
     IdempotencyKeyReusedError,
     InvalidIdempotencyKeyError,
+    JobExpiredError,
+    JobNotFoundError,
 )
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import BoundKey
@@ -29,6 +31,8 @@ _BARE = re.compile(r"[A-Za-z0-9!#$%&'*+./:=@^_`|~-]{1,255}")
 _ESCAPED = re.compile(r'\\(["\\])')
 
 _LONGEST_KEY = 255
+
+REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -44,21 +48,33 @@ def read_idempotency_key(request: Request) -> str | None:
     return key
 
 
+def create_reuse_error(bound: BoundKey) -> IdempotencyKeyReusedError:
+    """With the job or the batch that has the key."""
+    if bound.is_batch:
+        return IdempotencyKeyReusedError(batch_id=bound.id)
+    return IdempotencyKeyReusedError(job_id=bound.id)
+
+
 async def replay(
     request: Request, bound: BoundKey, digest: ContentDigest, wait_seconds: int
 ) -> Response:
     """Answer an upload whose key was used before, if it is the same upload.
 
     ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyInUseError`,
-    :class:`IdempotencyKeyReusedError`, and what :func:`receive_image` raises.
+    :class:`IdempotencyKeyReusedError`, :class:`JobExpiredError`, and what :func:`receive_image` and
+    :meth:`JobService.get_job` raise.
     """
     if not bound.fingerprint:
         raise IdempotencyKeyInUseError()
     await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
     if digest.value() != bound.fingerprint:
-        raise IdempotencyKeyReusedError(job_id=bound.job_id)
-    job = await get_service(request).get_job(UUID(bound.job_id), wait_seconds)
-    headers = {"Idempotency-Replayed": "true"} | name_applied(wait_seconds)
+        raise create_reuse_error(bound)
+    try:
+        job = await get_service(request).get_job(UUID(bound.id), wait_seconds)
+    except JobNotFoundError:
+        # A key outlives its job, which surely was accepted once.
+        raise JobExpiredError(job_id=bound.id) from None
+    headers = REPLAYED | name_applied(wait_seconds)
     if wait_seconds and job.has_ended():
         return create_end(job, headers)
-    return create_accepted(request, UUID(bound.job_id), headers, is_answered=job.has_ended())
+    return create_accepted(request, UUID(bound.id), headers, is_answered=job.has_ended())

@@ -5,7 +5,6 @@ this looks at a few length fields, allocates nothing that the file asks for, and
 of the web process. Layouts: ITU T.81 annex B (JPEG), W3C PNG section 11.2.2 (PNG).
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +18,9 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 
+# Up to the end of the dimensions: in the segment that has them, and in a PNG file.
+_FRAME_BYTES, _PNG_BYTES = 9, 24
+
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
@@ -29,54 +31,6 @@ class ImageHeader:
     height: int
 
 
-# A parser asks for the next n bytes (n > 0) or skips them (n < 0), and returns what it found.
-_Parser = Generator[int, bytes, ImageHeader]
-
-
-def _parse() -> _Parser:
-    start = yield 3
-    if start == _JPEG_START:
-        return (yield from _parse_jpeg())
-    if start == _PNG_SIGNATURE[:3] and start + (yield 5) == _PNG_SIGNATURE:
-        return (yield from _parse_png())
-    raise UnsupportedImageError()
-
-
-def _parse_png() -> _Parser:
-    chunk = yield 16
-    if chunk[4:8] != b"IHDR":
-        raise MalformedImageError()
-    return _header("png", chunk[8:12], chunk[12:16])
-
-
-def _parse_jpeg() -> _Parser:
-    marker = 0xFF  # the third byte of the start: a marker's own byte follows
-    while True:
-        while marker == 0xFF:
-            marker = (yield 1)[0]
-        if marker in _START_OF_FRAME:
-            frame = yield 7
-            return _header("jpeg", frame[5:7], frame[3:5])
-        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
-            raise MalformedImageError()
-        if marker not in _WITHOUT_LENGTH:
-            length = int.from_bytes((yield 2), "big")
-            if length < 2:
-                raise MalformedImageError()
-            if length > 2:
-                yield 2 - length
-        if (yield 1) != b"\xff":
-            raise MalformedImageError()
-        marker = 0xFF
-
-
-def _header(kind: Literal["jpeg", "png"], width: bytes, height: bytes) -> ImageHeader:
-    header = ImageHeader(kind, int.from_bytes(width, "big"), int.from_bytes(height, "big"))
-    if not header.width or not header.height:
-        raise MalformedImageError()
-    return header
-
-
 class ImageHeaderReader:
     """Reads a header from a file that arrives in chunks.
 
@@ -85,28 +39,32 @@ class ImageHeaderReader:
 
     def __init__(self) -> None:
         self.header: ImageHeader | None = None
-        self._parser = _parse()
-        self._wanted = next(self._parser)
-        self._buffer = bytearray()
+        self._is_jpeg = False
+        # What has come and could not be told yet, and how much is to be passed over behind it.
+        self._rest = b""
+        self._skip = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the file."""
-        position = 0
-        while self.header is None and position < len(chunk):
-            if self._wanted < 0:
-                step = min(-self._wanted, len(chunk) - position)
-                self._wanted += step
-                position += step
-                if self._wanted == 0:
-                    self._advance(b"")
-                continue
-            step = min(self._wanted - len(self._buffer), len(chunk) - position)
-            self._buffer += chunk[position : position + step]
-            position += step
-            if len(self._buffer) == self._wanted:
-                answer = bytes(self._buffer)
-                self._buffer.clear()
-                self._advance(answer)
+        """Take the next bytes of the file. Not to be called once the header is there."""
+        skipped = min(self._skip, len(chunk))
+        self._skip -= skipped
+        if self._skip:
+            return
+        data = self._rest + chunk[skipped:]
+        if self._is_jpeg:
+            self._read_segments(data, 0)
+        elif data.startswith(_JPEG_START):
+            self._is_jpeg = True
+            # The third byte is the first of a marker.
+            self._read_segments(data, 2)
+        elif len(data) >= _PNG_BYTES and data.startswith(_PNG_SIGNATURE):
+            if data[12:16] != b"IHDR":
+                raise MalformedImageError()
+            self.header = _create_header("png", data[16:20], data[20:24])
+        elif _JPEG_START.startswith(data) or _PNG_SIGNATURE.startswith(data[:8]):
+            self._rest = data
+        else:
+            raise UnsupportedImageError()
 
     def finish(self) -> ImageHeader:
         """The header, once the file has ended."""
@@ -114,8 +72,31 @@ class ImageHeaderReader:
             raise MalformedImageError()
         return self.header
 
-    def _advance(self, answer: bytes) -> None:
-        try:
-            self._wanted = self._parser.send(answer)
-        except StopIteration as found:
-            self.header = found.value
+    def _read_segments(self, data: bytes, position: int) -> None:
+        """Go from segment to segment of a JPEG; one begins at ``position``."""
+        while position + _FRAME_BYTES <= len(data):
+            mark, marker = data[position], data[position + 1]
+            if mark != 0xFF or marker in (_START_OF_SCAN, _END_OF_IMAGE):
+                raise MalformedImageError()
+            if marker in _START_OF_FRAME:
+                height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
+                self.header = _create_header("jpeg", width, height)
+                return
+            if marker == 0xFF:
+                position += 1
+            elif marker in _WITHOUT_LENGTH:
+                position += 2
+            else:
+                length = int.from_bytes(data[position + 2 : position + 4], "big")
+                if length < 2:
+                    raise MalformedImageError()
+                position += 2 + length
+        self._rest = data[position:]
+        self._skip = max(position - len(data), 0)
+
+
+def _create_header(kind: Literal["jpeg", "png"], width: bytes, height: bytes) -> ImageHeader:
+    header = ImageHeader(kind, int.from_bytes(width, "big"), int.from_bytes(height, "big"))
+    if not header.width or not header.height:
+        raise MalformedImageError()
+    return header

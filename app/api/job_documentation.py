@@ -12,6 +12,7 @@ from app.api.documentation import (
     problem_responses,
 )
 from app.core.errors import (
+    CrossOriginError,
     JobEndedError,
     JobErasedError,
     JobNotFoundError,
@@ -34,7 +35,9 @@ CANCEL: dict[str, Any] = {
             "headers": LOCATION_HEADER | RETRY_AFTER_HEADER | REQUEST_ID_HEADER,
         },
     }
-    | problem_responses(JobNotFoundError, JobEndedError, JobErasedError, ServiceUnavailableError),
+    | problem_responses(
+        CrossOriginError, JobNotFoundError, JobEndedError, JobErasedError, ServiceUnavailableError
+    ),
 }
 
 ERASE: dict[str, Any] = {
@@ -45,5 +48,7 @@ ERASE: dict[str, Any] = {
     "response_class": Response,
     "openapi_extra": JOB_ID,
     "responses": {204: {"headers": REQUEST_ID_HEADER}}
-    | problem_responses(JobNotFoundError, JobErasedError, ServiceUnavailableError),
+    | problem_responses(
+        CrossOriginError, JobNotFoundError, JobErasedError, ServiceUnavailableError
+    ),
 }

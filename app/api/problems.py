@@ -35,7 +35,10 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
 
 
 def problem_type(code: str) -> str:
-    """The address of a kind of problem, where the service explains it."""
+    """The identifier of a kind of problem: no link, so the same under any prefix (RFC 9457, 3.1.1).
+
+    Below the service's root it is the path where the service explains it.
+    """
     return f"/problems/{code}"
 
 
@@ -48,7 +51,7 @@ def create_problem_response(error: ServiceError, **extensions: Any) -> Response:
         detail=error.text,
         code=error.code,
         request_id=get_request_id(),
-        **{"job_id": error.job_id} | extensions,
+        **{"job_id": error.job_id, "batch_id": error.batch_id} | extensions,
     )
     return Response(
         problem.model_dump_json(exclude_none=True),
@@ -66,7 +69,7 @@ def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
 
 @router.get("/problems/{code}")
 async def explain_problem(code: str) -> dict[str, Any]:
-    """What a problem's ``type`` leads to."""
+    """What a problem's ``type`` stands for."""
     for kind in _kinds(ServiceError):
         if kind.code == code:
             return {"title": kind.title, "status": kind.status, "detail": kind.detail}

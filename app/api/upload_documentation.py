@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.api.deadline import DURATION
 from app.api.documentation import (
     APPLIED_HEADER,
     JOB_ERRORS,
@@ -13,6 +14,7 @@ from app.api.documentation import (
     problem_responses,
 )
 from app.core.errors import (
+    CrossOriginError,
     EmptyFileError,
     FileTooLargeError,
     IdempotencyKeyInUseError,
@@ -21,7 +23,7 @@ from app.core.errors import (
     InvalidIdempotencyKeyError,
     InvalidRequestError,
     JobErasedError,
-    JobNotFoundError,
+    JobExpiredError,
     MalformedImageError,
     MalformedUploadError,
     MissingFileError,
@@ -79,9 +81,18 @@ CACHE_CONTROL: dict[str, Any] = {
     "example": "no-cache",
 }
 
-_REPLAYED_HEADER = {
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A key of your own for this upload, new for each, such as a UUID in quotes. "
+    "Sent again with the same images and choices within 24 hours it begins nothing twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+}
+
+REPLAYED_HEADER = {
     "Idempotency-Replayed": {
-        "description": "`true`: the key came before, and this is about the job that it began.",
+        "description": "`true`: the key came before, and this is about what it began.",
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
@@ -102,21 +113,15 @@ _UPLOAD = {
         },
         *ANSWER_PARAMETERS,
         CACHE_CONTROL,
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "description": "A key of your own for this upload, new for each, such as a UUID in "
-            "quotes. Sent again with the same image and choices within 24 hours it begins no "
-            "second job.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 512},
-            "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
-        },
+        IDEMPOTENCY_KEY,
         {
             "name": "Cancel-After",
             "in": "header",
-            "description": "How long the job may wait for a worker, such as `30s` or `1m30s`; at "
-            "most seven days. One that nobody came to by then fails and is never run.",
-            "schema": {"type": "string"},
+            "description": "How long the job may wait for a worker, such as `30s`, `1m30s` or "
+            "`2h`; more than nothing, at most seven days. One that no worker came to by then "
+            "*fails*, with `deadline-exceeded`, and never runs. A job that has begun is not "
+            "stopped.",
+            "schema": {"type": "string", "minLength": 1, "pattern": DURATION},
             "example": "30s",
         },
     ],
@@ -155,20 +160,21 @@ CLASSIFY: dict[str, Any] = {
         200: {
             "model": JobResult,
             "description": "The job is completed already, as `Prefer: wait` asked for.",
-            "headers": APPLIED_HEADER | _CACHE_HEADER | _REPLAYED_HEADER | REQUEST_ID_HEADER,
+            "headers": APPLIED_HEADER | _CACHE_HEADER | REPLAYED_HEADER | REQUEST_ID_HEADER,
         },
         202: {
             "headers": LOCATION_HEADER
             | RETRY_AFTER_HEADER
             | APPLIED_HEADER
             | _CACHE_HEADER
-            | _REPLAYED_HEADER
+            | REPLAYED_HEADER
             | REQUEST_ID_HEADER,
             "links": links("get_status", "get_result"),
         },
     }
     | problem_responses(
         *JOB_ERRORS,
+        CrossOriginError,
         MalformedUploadError,
         FileTooLargeError,
         ImageTooLargeError,
@@ -181,8 +187,8 @@ CLASSIFY: dict[str, Any] = {
         InvalidIdempotencyKeyError,
         IdempotencyKeyInUseError,
         IdempotencyKeyReusedError,
-        JobNotFoundError,
         JobErasedError,
+        JobExpiredError,
         QueueFullError,
         StorageFullError,
         ServiceUnavailableError,

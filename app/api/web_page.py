@@ -47,7 +47,8 @@ class _WebFile:
             "X-Content-Type-Options": "nosniff",
             # Asked for anew at each visit, sent anew only after an update: the files fit together.
             "Cache-Control": "no-cache",
-            "ETag": f'"{sha256(content).hexdigest()[:32]}"',
+            # Weak, since the compressed form has the same (RFC 9110, 8.8.1).
+            "ETag": f'W/"{sha256(content).hexdigest()[:32]}"',
         }
 
     def answer(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 from app.api.documentation import REQUEST_ID_HEADER, problem_responses
 from app.core.errors import (
     BadRequestError,
+    CrossOriginError,
     DeliveryNotFoundError,
     InvalidRequestError,
     NotJsonError,
@@ -98,6 +99,7 @@ CREATE: dict[str, Any] = {
     "openapi_extra": _BODY,
     "responses": _responses(
         201,
+        CrossOriginError,
         BadRequestError,
         NotJsonError,
         InvalidRequestError,
@@ -133,7 +135,7 @@ DELETE: dict[str, Any] = {
     "description": "It gets nothing any more: what waits for it, and its log, are erased.",
     "response_description": "The webhook is deleted.",
     "openapi_extra": _WEBHOOK_ID,
-    "responses": _responses(204, WebhookNotFoundError),
+    "responses": _responses(204, CrossOriginError, WebhookNotFoundError),
 }
 
 ROTATE: dict[str, Any] = {
@@ -143,7 +145,7 @@ ROTATE: dict[str, Any] = {
     "response_description": "The new secret.",
     "response_model": WebhookSecret,
     "openapi_extra": _WEBHOOK_ID,
-    "responses": _responses(200, WebhookNotFoundError, StorageFullError),
+    "responses": _responses(200, CrossOriginError, WebhookNotFoundError, StorageFullError),
 }
 
 LIST_DELIVERIES: dict[str, Any] = {
@@ -172,5 +174,7 @@ REPLAY: dict[str, Any] = {
     "response_description": "It will be sent.",
     "response_model": Delivery,
     "openapi_extra": _DELIVERY_ID,
-    "responses": _responses(202, DeliveryNotFoundError, WebhookDisabledError, StorageFullError),
+    "responses": _responses(
+        202, CrossOriginError, DeliveryNotFoundError, WebhookDisabledError, StorageFullError
+    ),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 
 from app.classify_command.journal import Entry, Journal
 from app.classify_command.sources import Source
-from classifier_client import AsyncClassifier, ProblemError, UnreachableError
+from classifier_client import AsyncClassifier, NotFinishedError, ProblemError, UnreachableError
 from classifier_client.calls import CONCURRENCY
 from classifier_client.requests import Options
 
@@ -24,7 +25,12 @@ _FINAL = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
-_FORGOTTEN = "job-not-found"
+# What became of an earlier run's key: its job's result has expired, or the image has changed since.
+_SPENT = frozenset({"job-not-found", "job-expired", "idempotency-key-reused"})
+
+_NO_ROOM = frozenset({"queue-full", "storage-full", "service-unavailable"})
+# For so long an image is sent again when the service says so: twice the longest time that it names.
+_PATIENCE_SECONDS = 7200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Run:
         self._client = client
         self._journal = journal
         self._options = options
+        self._patience: float | None = _PATIENCE_SECONDS
 
     async def classify(self, sources: AsyncIterator[Source]) -> AsyncIterator[Answer]:
         """The answers as they come. No source is asked for before there is room for it."""
@@ -107,8 +114,10 @@ class Run:
             if is_final:
                 entry.answer = document
                 self._journal.write(entry)
+            elif error.code in _NO_ROOM:
+                self._patience = None  # once is enough, until it takes something again
             return Answer(position, source.name, document, is_final)
-        except UnreachableError as error:
+        except (UnreachableError, NotFinishedError) as error:
             return _fail(position, source, "Service not reachable", error)
         except httpx.HTTPStatusError as error:
             return _fail(position, source, "Download failed", f"HTTP {error.response.status_code}")
@@ -121,9 +130,8 @@ class Run:
         try:
             return await self._follow(source, entry)
         except ProblemError as error:
-            if error.code != _FORGOTTEN:
+            if error.code not in _SPENT:
                 raise
-        # An earlier run began the job, and its result has expired since.
         entry.key, entry.job_id = str(uuid4()), None
         return await self._follow(source, entry)
 
@@ -131,10 +139,18 @@ class Run:
         if entry.job_id is None:
             image = await source.read()
             self._journal.write(entry)  # from here on it may have been sent
-            job = await self._client.submit(image, idempotency_key=entry.key, **self._options)
+            job = await self._client.submit(
+                image, timeout=self._patience, idempotency_key=entry.key, **self._options
+            )
+            self._patience = _PATIENCE_SECONDS
             entry.job_id = job.job_id
             self._journal.write(entry)
-        return dict((await self._client.wait(entry.job_id)).document)
+        return await self._wait(entry.job_id)
+
+    async def _wait(self, job_id: str) -> dict[str, Any]:
+        while True:
+            with suppress(NotFinishedError):  # it has much to do
+                return dict((await self._client.wait(job_id, timeout=self._patience)).document)
 
 
 def _fail(position: int, source: Source, title: str, detail: object) -> Answer:

@@ -27,11 +27,13 @@ class ServiceError(Exception):
         *,
         headers: dict[str, str] | None = None,
         job_id: str | None = None,
+        batch_id: str | None = None,
     ) -> None:
-        """``job_id``: the job in question, where there is one."""
+        """``job_id``, ``batch_id``: the job or batch in question, where there is one."""
         self.text = detail or type(self).detail
         self.headers = dict(headers or {})
         self.job_id = job_id
+        self.batch_id = batch_id
         if self.retry_after_seconds is not None:
             self.headers.setdefault("Retry-After", str(self.retry_after_seconds))
         super().__init__(self.text)
@@ -86,6 +88,16 @@ class JobErasedError(ServiceError):
     detail = "This job was erased, with its image and its result."
 
 
+class JobExpiredError(ServiceError):
+    """Raised when an idempotency key comes again whose job is not kept any longer."""
+
+    status, code, title = 410, "job-expired", "Job expired"
+    detail = (
+        "The image was accepted under this Idempotency-Key before, and its result is not kept any "
+        "longer. Send it with a new key to have it classified again."
+    )
+
+
 class JobEndedError(ServiceError):
     """Raised when a job is to be cancelled that has ended."""
 
@@ -105,6 +117,16 @@ class BatchErasedError(ServiceError):
 
     status, code, title = 410, "batch-erased", "Batch erased"
     detail = "This batch was erased, with its images and its results."
+
+
+class BatchExpiredError(ServiceError):
+    """Raised when an idempotency key comes again whose batch is not kept any longer."""
+
+    status, code, title = 410, "batch-expired", "Batch expired"
+    detail = (
+        "The batch was accepted under this Idempotency-Key before, and its results are not kept "
+        "any longer. Send it with a new key to have it classified again."
+    )
 
 
 class BatchEndedError(ServiceError):
@@ -138,7 +160,10 @@ class BatchTooLargeError(ServiceError):
     """Raised when the images of a batch take more than QUEUE_MAX_BYTES, and never could wait."""
 
     status, code, title = 413, "batch-too-large", "Batch too large"
-    detail = "The images of the batch are too large together. Send several batches."
+    detail = (
+        "The images of a batch may have QUEUE_MAX_BYTES together at most (2 GiB unless "
+        "configured). Send several batches."
+    )
 
 
 class SlowUploadError(ServiceError):
@@ -200,6 +225,12 @@ class MissingFileError(InvalidRequestError):
     detail = "Send exactly one file in the field 'file'."
 
 
+class MissingImagesError(MissingFileError):
+    """Raised when a batch has no images."""
+
+    detail = "Send images in fields 'file', or a zip file of images in the field 'archive'."
+
+
 class EmptyFileError(InvalidRequestError):
     """Raised when the uploaded file has no bytes."""
 
@@ -237,11 +268,11 @@ class IdempotencyKeyInUseError(ServiceError):
 
 
 class IdempotencyKeyReusedError(InvalidRequestError):
-    """Raised when an idempotency key comes with another image or other options than before."""
+    """Raised when an idempotency key comes with other images or options than before."""
 
     code, title = "idempotency-key-reused", "Idempotency-Key reused"
     detail = (
-        "This Idempotency-Key came with another image or other options before. Use a new key for "
+        "This Idempotency-Key came with other images or other options before. Use a new key for "
         "each new request."
     )
 
@@ -250,7 +281,10 @@ class CrossOriginError(ServiceError):
     """Raised when a web page of another origin would change something."""
 
     status, code, title = 403, "cross-origin", "Page of another origin"
-    detail = "This service takes no such request from pages of other origins: see CORS_ORIGINS."
+    detail = (
+        "Pages of other origins may change nothing here. If this is the service's own page, a "
+        "reverse proxy must pass the Host header on, or name this origin in CORS_ORIGINS."
+    )
 
 
 class UnauthorizedError(ServiceError):

@@ -20,8 +20,8 @@ ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job a
 # expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
 # is JSON, [[job id, [field, value, … of its record]], …]
-IDEMPOTENCY = PREFIX + "idempotency:"  # + name: string, the id of the job that a sender's key is
-# reserved for or, with the fingerprint of what was sent behind it, bound to; expires
+IDEMPOTENCY = PREFIX + "idempotency:"  # + name: string, the id of the job or batch that a
+# sender's key is reserved for or, with the fingerprint of what was sent, bound to; expires
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
 QUEUE = PREFIX + "queue"  # list of interactive job ids that wait, next first

@@ -150,7 +150,8 @@ class CorsSettings(BaseModel):
     origins: str = Field(
         "",
         description="Origins whose web pages may use the API from a browser, comma-separated, such "
-        "as `https://app.example.org`; `*` for all. Pages of the service itself always may.",
+        "as `https://app.example.org`; `*` for all. Pages of the service itself always may; a "
+        "reverse proxy must pass the `Host` header on for that, or its own origin be named here.",
     )
 
     @field_validator("origins")
@@ -347,11 +348,11 @@ class WebhookSettings(BaseModel):
         20, ge=1, le=10_000, description="Webhooks that may be registered; more are refused."
     )
     max_pending: int = Field(
-        100_000,
+        10_000,
         ge=1,
         le=100_000_000,
-        description="Deliveries that may wait for one webhook; what comes on top is dropped and "
-        "counted.",
+        description="Deliveries that may wait for one webhook, 1 to 2.5 KB of Redis's memory each; "
+        "what comes on top is dropped and counted.",
     )
     log_length: int = Field(
         10_000, ge=1, le=10_000_000, description="Deliveries of one webhook that the log shows."

@@ -14,11 +14,12 @@ from app.core.errors import (
     BatchEndedError,
     BatchErasedError,
     BatchNotFoundError,
+    IdempotencyKeyInUseError,
 )
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.batch import Batch, BatchImage
-from app.jobs.job import Backlog, Job
+from app.jobs.job import Backlog, Job, Reception
 from app.jobs.live_batches import LiveBatches
 from app.jobs.payloads import PayloadIntake
 from app.jobs.redis_guard import RedisGuard
@@ -55,20 +56,27 @@ class Batches:
         images: Sequence[BatchImage],
         options: AnswerOptions,
         is_fresh: bool,
+        key_name: str = "",
+        fingerprint: str = "",
     ) -> None:
         """Accept a batch whose uploads are complete: all of it. When this returns, it is safe.
 
-        Raises :class:`QueueFullError` or :class:`StorageFullError` when there is no room, and
-        nothing is accepted: the caller erases the uploads then. Whatever else is raised leaves open
-        whether it was accepted.
+        ``key_name``, ``fingerprint``: of its idempotency key, and what to bind that to.
+
+        Raises :class:`QueueFullError` or :class:`StorageFullError` when there is no room,
+        :class:`IdempotencyKeyInUseError` when another has the key, and nothing is accepted: the
+        caller erases the uploads then. Whatever else is raised leaves open whether it was accepted.
         """
         words: list[str | int] = [batch_id, owner, int(is_fresh), options.to_json()]
+        words += (key_name, fingerprint)
         for image in images:
             words += (image.job_id, image.upload_bytes, image.content)
             words += (image.file_name, image.custom_id, image.error)
-        waiting, upload_bytes, rate, is_accepted, *ended = await self._run(self._submit, words)
+        waiting, upload_bytes, rate, reception, *ended = await self._run(self._submit, words)
         self._gate.learn(Backlog(waiting, upload_bytes, float(rate) if rate else None))
-        if not is_accepted:
+        if reception == Reception.TAKEN:
+            raise IdempotencyKeyInUseError()
+        if reception == Reception.REFUSED:
             raise self._gate.refuse_for_now()
         self._gate.admit()
         await self._erase_uploads(ended)
@@ -81,6 +89,14 @@ class Batches:
         if batch is None or batch.owner != owner:
             raise await self._explain_absence(batch_id, owner)
         return batch
+
+    async def get_accepted(self, batch_id: str, owner: str) -> tuple[Batch, list[str]]:
+        """A batch's record, and its jobs' ids in the sender's order. Raises as :meth:`get`."""
+        command = partial(self._redis.lrange, keys.batch_jobs(batch_id), 0, -1)
+        # First: they are there as long as the record is.
+        job_ids = cast(list[bytes], await self._guard.call(command))
+        batch = await self.get(batch_id, owner)
+        return batch, [job_id.decode() for job_id in job_ids]
 
     async def look(self, batch_id: str) -> Batch:
         """The record of a batch that is followed. Raises :class:`BatchNotFoundError`."""
@@ -129,9 +145,9 @@ class Batches:
         if verdict == Withdrawal.UNKNOWN:
             raise BatchNotFoundError()
         if verdict == Withdrawal.GONE:
-            raise BatchErasedError()
+            raise BatchErasedError(batch_id=batch_id)
         if verdict == Withdrawal.ENDED:
-            raise BatchEndedError()
+            raise BatchEndedError(batch_id=batch_id)
         await self._erase_uploads(ended)
 
     async def _explain_absence(
@@ -140,7 +156,7 @@ class Batches:
         mark = await self._guard.call(partial(self._redis.get, keys.erased(batch_id)))
         eraser = cast(bytes | None, mark) or b""
         is_erased = eraser.decode().partition(" ")[2] == owner
-        return BatchErasedError() if is_erased else BatchNotFoundError()
+        return BatchErasedError(batch_id=batch_id) if is_erased else BatchNotFoundError()
 
     async def _run(self, script: Any, words: Sequence[str | int]) -> Any:
         return await self._guard.call(lambda: script(args=words))

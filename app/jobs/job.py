@@ -194,7 +194,7 @@ class Reception(IntEnum):
     JOINED = 3
     """It ends with another job of the same content, or takes its own turn if that one fails."""
     TAKEN = 4
-    """Another job has its idempotency key by now."""
+    """Another job or batch has its idempotency key by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,10 @@ class RedisLedger:
         """A turn of which nothing is to be reported."""
         return self.take_turn((), holder, answer, self._batch_size)
 
+    def hear_bell(self, seconds: float) -> bool:
+        """Answer a doorbell, or wait for one for so long: whether there was one."""
+        return self._redis.brpop([keys.DOORBELLS], timeout=seconds) is not None
+
     def finish(self, outcomes: Iterable[Outcome]) -> list[str]:
         """Report what came of claims. Returns :attr:`Turn.ended`."""
         ended, _ = self._turn(args=["", 0, "", "", "", "", *_words(outcomes)])

@@ -82,23 +82,23 @@ class LiveChannel:
             job = await self._watch(job_id)
             if job is None or job.has_ended():
                 return job
-            return await self.wait(end, job_id, seconds) or job
+            try:
+                return await self.wait(end, job_id, seconds)
+            except asyncio.CancelledError:
+                # The server stops and ends what it waits for.
+                return job
 
     async def wait(
         self, end: "asyncio.Future[Job | None]", job_id: str, seconds: float
     ) -> Job | None:
         """The record of a job that is watched already: once it has ended, or after the time.
 
-        ``None`` if the server stops meanwhile.
+        ``None`` if there is no such job any more.
         """
         alarm = asyncio.get_running_loop().call_later(seconds, _give_up, end)
         try:
             # The channel may have been cut when the job ended.
             return await end or await self._watch(job_id)
-        except asyncio.CancelledError:
-            # The server stops and ends what it waits for. Without an answer now the client would
-            # never learn the id of the job that it has submitted.
-            return None
         finally:
             alarm.cancel()
 
@@ -152,7 +152,7 @@ class LiveChannel:
     def _tell(self, job_id: str, job: Job | None) -> None:
         if job_id in self._followers:
             self._followers[job_id](job)
-        if job is not None and job.has_ended():
+        if job is None or job.has_ended():
             for end in self._waiting.get(job_id, ()):
                 if not end.done():
                     end.set_result(job)
@@ -163,7 +163,9 @@ class LiveChannel:
         for start in range(0, len(job_ids), _LARGEST_GROUP):
             group = job_ids[start : start + _LARGEST_GROUP]
             for job_id, job in zip(group, await self._watch_group(group), strict=True):
-                self._tell(job_id, job)
+                # One that is being submitted has no record yet; such a one nobody follows.
+                if job is not None or job_id in self._followers:
+                    self._tell(job_id, job)
 
     async def _watch_group(self, job_ids: list[str]) -> list[Job | None]:
         # A follower wants each change, and needs to be there before the script runs.

@@ -14,7 +14,12 @@ from redis.exceptions import RedisError
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import IdempotencyKeyInUseError, ServiceError, StorageFullError
+from app.core.errors import (
+    IdempotencyKeyInUseError,
+    ServiceError,
+    ServiceUnavailableError,
+    StorageFullError,
+)
 from app.core.redis_client import find_policy_warning
 from app.jobs import webhook_reasons
 from app.jobs.admission import AdmissionGate
@@ -135,7 +140,8 @@ class JobService:
         ``patience_seconds``: unless a worker comes to it by then, the job fails. ``content``,
         ``is_fresh`` and those behind as in :class:`Submission`. Returns what became of it, and its
         record if it was waited for. Raises :class:`QueueFullError` when there is no room, and
-        :class:`IdempotencyKeyInUseError`; the upload is erased then.
+        :class:`IdempotencyKeyInUseError`; the upload is erased then. Raises as :meth:`get_job` when
+        the job is erased while it is waited for.
         """
         try:
             upload_bytes = await upload.commit()
@@ -161,9 +167,11 @@ class JobService:
         with self._live.expect_end(submission.job_id) as end:
             reception = await self._accept(submission, upload)
             try:
-                return reception, await self._live.wait(end, submission.job_id, wait_seconds)
-            except ServiceError:
-                # Redis has gone since; the job is accepted all the same.
+                job = await self._live.wait(end, submission.job_id, wait_seconds)
+                return reception, await self._require(submission.job_id, job)
+            except (ServiceUnavailableError, asyncio.CancelledError):
+                # Redis has gone since, or the server stops. The job is accepted all the same, and
+                # without an answer now the client would never learn its id.
                 return reception, None
 
     async def _accept(self, submission: Submission, upload: PayloadWriter) -> Reception:
@@ -193,8 +201,11 @@ class JobService:
             job = await self._live.wait_for_end(str(job_id), wait_seconds)
         else:
             job = await self._intake.find(str(job_id))
+        return await self._require(str(job_id), job)
+
+    async def _require(self, job_id: str, job: Job | None) -> Job:
         if job is None:
-            raise await self._withdrawals.explain_absence(str(job_id))
+            raise await self._withdrawals.explain_absence(job_id)
         return job
 
     async def cancel_job(self, job_id: UUID, owner: str) -> Job:
@@ -224,10 +235,7 @@ class JobService:
 
     async def look(self, job_id: str) -> Job:
         """The record of a job that is followed. Raises as :meth:`get_job`."""
-        job = await self._live.look(job_id)
-        if job is None:
-            raise await self._withdrawals.explain_absence(job_id)
-        return job
+        return await self._require(job_id, await self._live.look(job_id))
 
     def stop_waiting(self) -> None:
         """The server stops: whoever waits for the end of a job has it as it is."""

@@ -437,7 +437,8 @@ class Problem(Message):
     )
 
     type: str = Field(
-        description="Stable address of this kind of problem; it explains itself there."
+        description="Stable identifier of this kind of problem, whatever prefix the caller uses; "
+        "`GET` explains it at this path below the service's root."
     )
     title: str
     status: int
@@ -445,3 +446,4 @@ class Problem(Message):
     code: str = Field(description="Stable name of this kind of problem, for programs.")
     request_id: str = Field(description="The same as in X-Request-ID and in the service's log.")
     job_id: UUID | None = Field(None, description="The job in question, where there is one.")
+    batch_id: UUID | None = Field(None, description="The batch in question, where there is one.")

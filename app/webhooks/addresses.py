@@ -16,6 +16,17 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LONGEST_URL = 2000
 
+# Beside what ipaddress knows, which differs between interpreters.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in (
+        "168.63.129.16/32",  # Azure: the machine's own platform, by an address like any other
+        "192.0.0.0/24",  # of protocols, such as PCP's nearest router
+        "192.88.99.0/24",  # the nearest 6to4 relay
+        "2001::/23",  # of protocols, as above
+        "3fff::/20",  # documentation
+    )
+]
 _PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 # The last four bytes of these are an IPv4 address, which the network translates to (RFC 6052).
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -78,5 +89,7 @@ def _is_public(address: Address) -> bool:
     # is_global leaves out private, loopback, link-local, unspecified, shared (CGNAT) addresses,
     # documentation, Teredo.
     if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if any(address in network for network in _NOT_PUBLIC):
         return False
     return address.version == 4 or address in _PUBLIC_IPV6

@@ -154,11 +154,14 @@ class LedgerUnderTest:
         batch_id: str | None = None,
         is_fresh: bool = False,
         owner: str = "anonymous",
+        **key: str,
     ) -> str:
-        """Submit a batch that is accepted."""
+        """Submit a batch that is accepted; ``key``: its ``key_name`` and ``fingerprint``."""
         batch_id = batch_id or str(uuid4())
         self.with_batches(
-            lambda batches: batches.submit(batch_id, owner, images, DEFAULT_OPTIONS, is_fresh)
+            lambda batches: batches.submit(
+                batch_id, owner, images, DEFAULT_OPTIONS, is_fresh, **key
+            )
         )
         return batch_id
 

@@ -8,16 +8,17 @@ import pytest
 from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
-from app.core.errors import StorageFullError
-from app.jobs.idempotency import BoundKey, IdempotencyKeys
+from app.core.errors import IdempotencyKeyInUseError, QueueFullError, StorageFullError
+from app.jobs.idempotency import BoundKey, IdempotencyKeys, create_batch_fingerprint
 from app.jobs.job import Reception
 from app.jobs.redis_guard import RedisGuard
-from tests.ledger.ledger_under_test import LedgerUnderTest, memory_limit_reached
+from tests.ledger.ledger_under_test import LedgerUnderTest, make_images, memory_limit_reached
 
 NAME = "a-key"
 KEY = keys.IDEMPOTENCY + NAME
 DAY_MS = 24 * 3600 * 1000
 BOUND = {"key_name": NAME, "fingerprint": "a-fingerprint"}
+BOUND_BATCH = {"key_name": NAME, "fingerprint": create_batch_fingerprint("a-digest")}
 
 
 def with_keys(under_test: LedgerUnderTest, ask: Any) -> Any:
@@ -129,7 +130,7 @@ def test_of_many_at_once_one_gets_the_key(under_test: LedgerUnderTest) -> None:
         found = list(pool.map(lambda job_id: reserve(under_test, job_id), ids))
         winner = ids[found.index(None)]
         assert sum(item is None for item in found) == 1
-        assert {item.job_id for item in found if item} == {winner}
+        assert {item.id for item in found if item} == {winner}
         verdicts = list(pool.map(lambda job_id: under_test.try_to_submit(job_id, **BOUND)[0], ids))
     assert under_test.waiting() == [winner]
     assert verdicts.count(Reception.TAKEN) == len(ids) - 1
@@ -141,6 +142,96 @@ def test_a_full_redis_knows_keys_and_takes_no_new_ones(under_test: LedgerUnderTe
         assert reserve(under_test, "two") == BoundKey("one", "a-fingerprint")
         with pytest.raises(StorageFullError):
             with_keys(under_test, lambda names: names.reserve("another-key", "two"))
+
+
+# --- Batches --------------------------------------------------------------------------------------
+
+
+def nothing_was_accepted(under_test: LedgerUnderTest) -> bool:
+    """Of batches."""
+    return not under_test.redis.keys(keys.BATCH + "*") and not under_test.backlog_bytes()
+
+
+def test_the_script_that_accepts_a_batch_binds_its_key(under_test: LedgerUnderTest) -> None:
+    reserve(under_test, "a-batch")
+    under_test.submit_batch(make_images(2), "a-batch", **BOUND_BATCH)
+    bound = reserve(under_test, "two")
+    assert bound == BoundKey("a-batch", BOUND_BATCH["fingerprint"])
+    assert bound.is_batch
+    assert DAY_MS - 10_000 < under_test.redis.pttl(KEY) <= DAY_MS
+
+
+def test_a_jobs_key_is_no_batchs(under_test: LedgerUnderTest) -> None:
+    under_test.submit("one", **BOUND)
+    bound = reserve(under_test, "two")
+    assert bound and not bound.is_batch
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_a_batch_whose_key_has_gone_to_another_is_not_accepted(
+    under_test: LedgerUnderTest, is_bound: bool
+) -> None:
+    if is_bound:
+        under_test.submit_batch(make_images(1), "two", **BOUND_BATCH)
+        under_test.with_batches(lambda batches: batches.erase("two", "anonymous"))
+    else:
+        reserve(under_test, "two")
+    with pytest.raises(IdempotencyKeyInUseError):
+        under_test.submit_batch(make_images(2), "one", **BOUND_BATCH)
+    assert nothing_was_accepted(under_test)
+    bound = reserve(under_test, "three")
+    assert bound and bound.id == "two"
+
+
+def test_a_job_does_not_get_the_key_of_a_batch(under_test: LedgerUnderTest) -> None:
+    under_test.submit_batch(make_images(1), "a-batch", **BOUND_BATCH)
+    assert under_test.try_to_submit("one", **BOUND)[0] is Reception.TAKEN
+    assert under_test.find("one") is None
+
+
+def test_a_batch_whose_reply_was_lost_is_answered_the_same(under_test: LedgerUnderTest) -> None:
+    images = make_images(3)
+    for _ in range(2):
+        under_test.submit_batch(images, "a-batch", **BOUND_BATCH)
+    assert under_test.waiting() == [image.job_id for image in images]
+    bound = reserve(under_test, "two")
+    assert bound and bound.id == "a-batch"
+
+
+def test_a_batch_that_finds_no_room_leaves_its_key_unbound(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_jobs=1)
+    reserve(under_test, "one")
+    with pytest.raises(QueueFullError):
+        under_test.submit_batch(make_images(2), "one", **BOUND_BATCH)
+    assert reserve(under_test, "two") == BoundKey("one", "")
+    assert nothing_was_accepted(under_test)
+
+
+def test_a_full_redis_neither_accepts_a_batch_nor_binds_its_key(
+    under_test: LedgerUnderTest,
+) -> None:
+    reserve(under_test, "one")
+    with memory_limit_reached(under_test.redis), pytest.raises(StorageFullError):
+        under_test.submit_batch(make_images(2), "one", **BOUND_BATCH)
+    assert reserve(under_test, "two") == BoundKey("one", "")
+    assert nothing_was_accepted(under_test)
+
+
+def test_of_many_batches_under_one_key_one_is_accepted(under_test: LedgerUnderTest) -> None:
+    def submit(batch_id: str) -> bool:
+        try:
+            under_test.submit_batch(make_images(2), batch_id, **BOUND_BATCH)
+        except IdempotencyKeyInUseError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = list(pool.map(submit, [f"batch-{number}" for number in range(24)]))
+    assert accepted.count(True) == 1
+    assert under_test.redis.keys(keys.BATCH + "*") == [
+        keys.batch(f"batch-{accepted.index(True)}").encode()
+    ]
+    assert len(under_test.waiting()) == 2
 
 
 def test_senders_do_not_share_keys() -> None:

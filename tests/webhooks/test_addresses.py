@@ -1,10 +1,12 @@
 """Where deliveries may go, and that they go nowhere else."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from app.core.config import WebhookSettings
 from app.core.errors import ServiceError
 from app.webhooks.addresses import AddressGuard
 from tests.api_client import assert_problem
-from tests.service import wait_until
+from tests.service import find_free_port, wait_until
 from tests.webhooks.post_office import PostOffice, run_sender
 from tests.webhooks.receiver import SECONDS, run_receiver
 
@@ -27,11 +29,16 @@ PRIVATE = [
     "172.16.0.1",
     "192.168.1.1",
     "169.254.169.254",  # cloud metadata
+    "168.63.129.16",  # Azure's
     "100.64.0.1",  # shared by a provider's customers (CGNAT)
     "224.0.1.1",
     "240.0.0.1",
     "255.255.255.255",
     "192.0.2.1",
+    "192.0.0.8",
+    "192.0.0.9",
+    "192.0.0.192",
+    "192.88.99.1",
     "::",
     "::1",
     "::7f00:1",
@@ -40,15 +47,31 @@ PRIVATE = [
     "fec0::1",
     "ff02::1",
     "ff0e::1",
+    "2001:1::1",
     "2001:db8::1",
+    "3fff::1",
+    "3fff:fff::1",
     "::ffff:127.0.0.1",
     "::ffff:169.254.169.254",
+    "::ffff:168.63.129.16",
+    "64:ff9b::168.63.129.16",
+    "2002:a83f:8110::",
     "2002:7f00:1::",  # 6to4 of 127.0.0.1
     "64:ff9b::10.0.0.1",  # NAT64
     "64:ff9b:1::10.0.0.1",
     "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo
 ]
-PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"]
+PUBLIC = [
+    "93.184.216.34",
+    "1.1.1.1",
+    "168.63.129.17",
+    "192.0.1.1",
+    "2001:200::1",
+    "2606:4700::1111",
+    "3fef:ffff::1",
+    "::ffff:1.1.1.1",
+    "64:ff9b::1.1.1.1",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -84,6 +107,7 @@ def test_networks_that_are_named_are_allowed_in_every_disguise() -> None:
         "http://[::1]/",
         "http://[::ffff:169.254.169.254]/latest/meta-data",
         "http://169.254.169.254/latest/meta-data",
+        "http://168.63.129.16/machine",
     ],
 )
 def test_registration_refuses_what_is_no_public_address_in_any_spelling(url: str) -> None:
@@ -256,6 +280,51 @@ def test_a_refused_address_beside_a_good_one_is_passed_over(office: PostOffice) 
         office.register(f"http://receiver.example:{receiver.port}/")
         office.complete()
         receiver.next()
+
+
+@contextmanager
+def black_hole(host: str, port: int) -> Iterator[None]:
+    """An address that says nothing: its listener's queue is full, so Linux drops what comes."""
+    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(2):
+            connection = waiting.enter_context(socket.socket())
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.connect((host, port))
+        yield
+
+
+@pytest.mark.parametrize("holes", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3", "127.0.0.4"]])
+def test_addresses_that_say_nothing_leave_time_for_the_next(
+    office: PostOffice, holes: list[str]
+) -> None:
+    webhook = WebhookSettings(allowed_networks="127.0.0.0/8", timeout_seconds=2)
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    names = Names([*holes, "127.0.0.1"])
+    with run_receiver() as receiver, contextlib.ExitStack() as stack:
+        for hole in holes:
+            stack.enter_context(black_hole(hole, receiver.port))
+        stack.enter_context(run_sender(settings, names))
+        office.register(f"http://receiver.example:{receiver.port}/")
+        office.complete()
+        delivery = office.wait_for_attempts(office.only_delivery(), 1)
+    assert delivery["status"] == "delivered"
+
+
+def test_a_name_whose_addresses_all_say_nothing_is_given_up(office: PostOffice) -> None:
+    webhook = WebhookSettings(allowed_networks="127.0.0.0/8", timeout_seconds=0.5)
+    settings = office.settings.model_copy(update={"webhook": webhook})
+    port = find_free_port()
+    with contextlib.ExitStack() as stack:
+        for hole in ("127.0.0.2", "127.0.0.3"):
+            stack.enter_context(black_hole(hole, port))
+        stack.enter_context(run_sender(settings, Names(["127.0.0.2", "127.0.0.3"])))
+        office.register(f"http://receiver.example:{port}/")
+        office.complete()
+        (attempt,) = office.wait_for_attempts(office.only_delivery(), 1)["attempts"]
+    assert (attempt["error"], attempt["status_code"]) == ("timed-out", None)
 
 
 def test_a_proxy_in_the_environment_is_not_used(

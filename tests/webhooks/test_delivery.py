@@ -1,14 +1,17 @@
 """What receivers see when jobs end."""
 
+import asyncio
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 
 from app.core import keys
 from app.core.config import WebhookSettings
+from app.webhooks.sending.ledger import SenderLedger
 from examples.webhook_receiver import VerificationError, verify
 from tests.service import clean_environment, find_free_port, wait_until
 from tests.webhooks.post_office import PostOffice, run_sender
@@ -172,6 +175,37 @@ def test_too_many_waiting_deliveries_are_dropped_and_counted(office: PostOffice)
             receiver.next()
             wait_until(lambda: office.client.get(f"/webhooks/{webhook_id}").json()["dropped"] == 3)
     assert len(office.deliveries()) == 2
+
+
+def test_what_may_wait_leaves_redis_room_for_jobs(office: PostOffice) -> None:
+    """With the defaults, where nobody takes anything; docs/webhooks.md names the number."""
+    office.register("http://127.0.0.1:1/")
+    count = 1000
+    pipeline = office.redis.pipeline()
+    for number in range(count):
+        pipeline.xadd(
+            keys.HISTORY,
+            {
+                "batch": f"00000000-0000-4000-8000-{number:012}",
+                "state": "completed",
+                "owner": "anonymous",
+                "counts": '{"total":1000,"completed":997,"failed":3,"cancelled":0}',
+            },
+        )
+    pipeline.execute()
+
+    async def plan_all() -> None:
+        async with redis.asyncio.Redis.from_url(office.settings.redis.url) as client:
+            ledger = SenderLedger(client, client, office.settings)
+            while (await ledger.plan()).read:
+                pass
+
+    before = office.redis.info("memory")["used_memory"]
+    asyncio.run(plan_all())
+    each = (office.redis.info("memory")["used_memory"] - before) / count
+    assert len(office.deliveries(limit=100)) == 100
+    allowed = WebhookSettings()
+    assert each * allowed.max_pending * allowed.max_endpoints < 200_000_000
 
 
 def test_the_example_receiver_prints_what_it_has_verified(post_office: PostOffice) -> None:

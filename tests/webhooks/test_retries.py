@@ -180,7 +180,7 @@ def test_what_nobody_reports_on_when_a_webhook_is_disabled_has_failed(
         never.set()
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
 def test_a_receiver_that_asks_for_silence_gets_it(post_office: PostOffice, status: int) -> None:
     with run_receiver(Reply(status, {"Retry-After": "1800"}), Reply()) as receiver:
         post_office.register(receiver.url)
@@ -208,19 +208,22 @@ def test_nobody_asks_for_more_silence_than_a_day() -> None:
     assert 3590 <= read_retry_after(format_datetime(in_an_hour, usegmt=True)) <= 3600
     assert read_retry_after("120") == 120
     assert read_retry_after("99999999") == LONGEST_SILENCE_SECONDS
-    for nonsense in ("", "-5", "soon", "1.5", "\u00b2", "Thu, 01 Jan 1970 00:00:00 GMT"):
+    past, endless = "Thu, 01 Jan 1970 00:00:00 GMT", f"Thu, 01 Jan {'9' * 20} 00:00:00 GMT"
+    for nonsense in ("", "-5", "soon", "1.5", "\u00b2", past, endless):
         assert read_retry_after(nonsense) == 0
 
 
 def test_a_redirect_is_not_followed(post_office: PostOffice) -> None:
     with run_receiver() as elsewhere:
-        with run_receiver(Reply(302, {"Location": elsewhere.url})) as receiver:
+        headers = {"Location": elsewhere.url, "Retry-After": "1800"}
+        with run_receiver(Reply(302, headers)) as receiver:
             post_office.register(receiver.url)
             post_office.complete()
             delivery = post_office.wait_for_attempts(receiver.next().id, 1)
         assert elsewhere.is_quiet()
     (attempt,) = delivery["attempts"]
     assert (attempt["status_code"], attempt["error"]) == (302, "redirect-refused")
+    assert is_about(pause_of(delivery), 5)
     assert delivery["status"] == "pending"
 
 

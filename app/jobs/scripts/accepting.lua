@@ -1,5 +1,9 @@
 -- Accepting jobs: what submitting one and submitting a batch have in common.
-local REFUSED, ACCEPTED, ANSWERED, JOINED = 0, 1, 2, 3
+-- TAKEN: somebody else has the idempotency key.
+local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN = 0, 1, 2, 3, 4
+
+-- A sender may come again for so many ms.
+local KEY_TTL = 24 * 3600 * 1000
 
 local now = now_ms()
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
@@ -67,6 +71,19 @@ local function accept(id, record, content, is_fresh)
     counts[verdict] = (counts[verdict] or 0) + 1
   end
   return verdict
+end
+
+-- `name`: of an idempotency key, or ''; `id`: of the job or the batch that is sent under it.
+local function is_taken(name, id)
+  local holder = name ~= '' and redis.call('GET', IDEMPOTENCY .. name)
+  return holder and holder ~= id
+end
+
+-- In the step that accepts what was sent, so that no crash leaves one without the other.
+local function bind_key(name, id, fingerprint)
+  if name ~= '' then
+    redis.call('SET', IDEMPOTENCY .. name, id .. ' ' .. fingerprint, 'PX', KEY_TTL)
+  end
 end
 
 local function write_counts()

@@ -1,16 +1,20 @@
 -- Accept the images of a batch: all of them or, where there is no room for all, none.
 -- ARGV: batch id, owner, whether all must be classified anew (1 or 0), how the answers shall look or
--- '', then for each job id, upload's bytes, the digest of its content or '', its file's name or '',
--- the sender's label or '', the error of an image that was refused on its way or '', …
--- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', whether they were accepted
--- (1 or 0), ids of jobs that have ended: their uploads can go …}
+-- '', the name of its idempotency key or '', the fingerprint that binds that, then for each job id,
+-- upload's bytes, the digest of its content or '', its file's name or '', the sender's label or '', the
+-- error of an image that was refused on its way or '', …
+-- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', what became of the batch, as
+-- in app.jobs.job.Reception, ids of jobs that have ended: their uploads can go …}
 local batch, owner, is_fresh = ARGV[1], ARGV[2], ARGV[3] == '1'
 local options = ARGV[4] ~= '' and ARGV[4]
-local FIRST, WORDS = 5, 6
+local key, fingerprint = ARGV[5], ARGV[6]
+local FIRST, WORDS = 7, 6
 local rate = redis.call('HGET', DRAIN, 'rate') or ''
 
 if redis.call('EXISTS', BATCH .. batch) == 1 then
-  return {jobs, bytes, rate, 1}
+  return {jobs, bytes, rate, ACCEPTED}
+elseif is_taken(key, batch) then
+  return {jobs, bytes, rate, TAKEN}
 end
 
 local more_to_do, more_to_keep = 0, 0
@@ -20,7 +24,7 @@ for i = FIRST, #ARGV, WORDS do
   end
 end
 if jobs + more_to_do > MAX_JOBS or bytes + more_to_keep > MAX_BYTES then
-  return {jobs, bytes, rate, 0}
+  return {jobs, bytes, rate, REFUSED}
 end
 
 local function given(word)
@@ -45,6 +49,7 @@ for i = FIRST, #ARGV, WORDS do
   ids[#ids + 1] = id
 end
 redis.call('RPUSH', BATCH_JOBS .. batch, unpack(ids))
+bind_key(key, batch, fingerprint)
 write_counts()
 conclude()
-return {jobs, bytes, rate, 1, unpack(freed)}
+return {jobs, bytes, rate, ACCEPTED, unpack(freed)}

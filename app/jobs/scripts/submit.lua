@@ -5,23 +5,15 @@
 -- look or '', the name of its idempotency key or '', the fingerprint that binds that, …
 -- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
 -- became of it, as in app.jobs.job.Reception}
--- Somebody else has the idempotency key.
-local TAKEN = 4
-
--- A sender may come again for so many ms.
-local KEY_TTL = 24 * 3600 * 1000
-
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
 for i = 2, #ARGV, 11 do
   local id, size, patience = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
-  local key = ARGV[i + 9] ~= '' and IDEMPOTENCY .. ARGV[i + 9]
-  local holder = key and redis.call('GET', key)
   local verdict = REFUSED
   local state = redis.call('HGET', JOB .. id, 'state')
   if state then
     verdict = state == 'completed' and ANSWERED or ACCEPTED
-  elseif holder and holder ~= id then
+  elseif is_taken(ARGV[i + 9], id) then
     verdict = TAKEN
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
@@ -31,9 +23,7 @@ for i = 2, #ARGV, 11 do
       options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
     verdict = accept(id, record, content, ARGV[i + 7] == '1')
-    if key then
-      redis.call('SET', key, id .. ' ' .. ARGV[i + 10], 'PX', KEY_TTL)
-    end
+    bind_key(ARGV[i + 9], id, ARGV[i + 10])
   end
   reply[#reply + 1] = verdict
 end

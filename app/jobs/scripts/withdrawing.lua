@@ -17,8 +17,11 @@ local function cancel_job(id, record, token, now)
 end
 
 -- Whatever its state; one that has not ended is cancelled first, and whoever holds it will find its
--- claim gone. A mark stays for as long as its result might have.
+-- claim gone. A mark stays for as long as its result might have. Those who watch hear that it is
+-- erased, and nothing before.
 local function erase_job(id, record, mark, now)
+  local watchers = record.watchers
+  record.watchers = nil
   if record.state == 'pending' or record.state == 'processing' then
     drop_claim(id, record)
     redis.call('ZREM', DELAYED, id)
@@ -30,4 +33,5 @@ local function erase_job(id, record, mark, now)
     redis.call('UNLINK', PAYLOAD .. id)
   end
   redis.call('SET', ERASED .. id, mark, 'PX', RESULT_TTL)
+  tell_watchers(id, watchers, true)
 end

@@ -5,7 +5,9 @@ DNS answer that changes between the check and the connection (rebinding) has not
 URL keeps the name, so the Host header, SNI and the certificate's check are about that.
 """
 
+import contextlib
 import ipaddress
+import math
 from collections.abc import Iterable, Sequence
 
 import httpcore
@@ -16,6 +18,9 @@ from app.webhooks.sending.names import Resolver
 
 # Receivers that get many events keep their connections; longer than this, half of them hang up.
 _KEEPALIVE_SECONDS = 5.0
+
+# So long an address may say nothing while there is another to try: time for two packets to be lost.
+_LONGEST_TRY_SECONDS = 4.0
 
 
 class NameNotResolvedError(Exception):
@@ -42,16 +47,22 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore's errors."""
-        failure: Exception = AddressRefusedError(host)
-        for address in await self._list_allowed(host, port):
-            try:
+        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore's errors.
+
+        ``timeout``: seconds in which the request is to be answered, too.
+        """
+        addresses = await self._list_allowed(host, port)
+        if not addresses:
+            raise AddressRefusedError(host)
+        *others, last = addresses
+        # The answer has its share as well.
+        share = min((timeout or math.inf) / (len(addresses) + 1), _LONGEST_TRY_SECONDS)
+        for address in others:
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return await self._backend.connect_tcp(
-                    address, port, timeout, local_address, socket_options
+                    address, port, share, local_address, socket_options
                 )
-            except httpcore.ConnectError as error:
-                failure = error
-        raise failure
+        return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def _list_allowed(self, host: str, port: int) -> Sequence[str]:
         if _is_address(host):

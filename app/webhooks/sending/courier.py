@@ -26,12 +26,10 @@ _MOST_READ_SECONDS = 1.0
 _LOST_CONNECTION = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
-    httpcore.TimeoutException,
     OSError,
 )
 
 _GONE = 410
-_WANT_SILENCE = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class Courier:
     async def _send(self, claim: DeliveryClaim) -> _Answer:
         try:
             return await self._post(claim)
-        except TimeoutError:
+        except (TimeoutError, httpcore.TimeoutException):
             return _Answer(error="timed-out")
         except NameNotResolvedError:
             return _Answer(error="name-not-resolved")
@@ -89,7 +87,13 @@ class Courier:
     async def _post(self, claim: DeliveryClaim) -> _Answer:
         body = render_event(claim, self._service_url)
         headers = _create_headers(claim, body)
-        stream = self._pool.stream("POST", claim.url, headers=headers, content=body)
+        stream = self._pool.stream(
+            "POST",
+            claim.url,
+            headers=headers,
+            content=body,
+            extensions={"timeout": {"connect": self._timeout_seconds}},
+        )
         async with asyncio.timeout(self._timeout_seconds) as limit, stream as response:
             # The status decides; what follows it changes nothing any more.
             limit.reschedule(None)
@@ -112,7 +116,7 @@ def _understand(response: httpcore.Response) -> _Answer:
     if 300 <= status < 400:
         return _Answer(status, "redirect-refused")
     silence = 0.0
-    if status in _WANT_SILENCE:
+    if status >= 400:
         given = {name.lower(): value for name, value in response.headers}
         silence = read_retry_after(given.get(b"retry-after", b"").decode("latin-1").strip())
     return _Answer(status, None, silence)

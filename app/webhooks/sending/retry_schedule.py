@@ -24,7 +24,7 @@ def read_retry_after(text: str) -> float:
     """Seconds that the header ``Retry-After`` asks for, capped; 0 where it says nothing useful."""
     try:
         seconds = float(text) if text.isdecimal() else _seconds_until(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), LONGEST_SILENCE_SECONDS)
 
