@@ -140,14 +140,16 @@ class BatchClassifier:
         again, or their leases run out.
         """
         started, done = self._clock(), 0
+
+        def has_time() -> bool:
+            return self._clock() - started < self._spell_seconds
+
         try:
             batch = self._work(_Batch(self._clock), more=True)
-            while batch.claims:
+            while batch.claims or (done and has_time() and self._ledger.hear_bell(_LISTEN_SECONDS)):
                 done += len(batch.claims)
-                more = self._clock() - started < self._spell_seconds
-                batch = self._work(batch, more)
-                if more and not batch.claims and self._ledger.hear_bell(_LISTEN_SECONDS):
-                    batch = self._work(batch, more=True)
+                # Whoever hears a bell looks for what it rang for.
+                batch = self._work(batch, more=not batch.claims or has_time())
         except (HandBackRequested, SoftTimeLimitExceeded):
             # Between two batches: what was just claimed has lost nothing.
             self._hand_back()
