@@ -146,7 +146,9 @@ class BatchClassifier:
 
         try:
             batch = self._work(_Batch(self._clock), more=True)
-            while batch.claims or (done and has_time() and self._ledger.hear_bell(_LISTEN_SECONDS)):
+            while batch is not None and (
+                batch.claims or (done and has_time() and self._ledger.hear_bell(_LISTEN_SECONDS))
+            ):
                 done += len(batch.claims)
                 # Whoever hears a bell looks for what it rang for.
                 batch = self._work(batch, more=not batch.claims or has_time())
@@ -158,8 +160,11 @@ class BatchClassifier:
             logger.info("classified %d in %.0f ms", done, milliseconds)
         return done
 
-    def _work(self, batch: _Batch, more: bool) -> _Batch:
-        """Bring a batch to its end; returns the next, without claims unless there is ``more``."""
+    def _work(self, batch: _Batch, more: bool) -> _Batch | None:
+        """Bring a batch to its end; returns the next, without claims unless there is ``more``.
+
+        ``None`` after a batch that was given up: this process rests before it claims anything.
+        """
         try:
             return self._work_or_give_up(batch, more)
         except HandBackRequested:
@@ -171,9 +176,9 @@ class BatchClassifier:
         except BaseException:
             self._hand_back()
             raise
-        return _Batch(self._clock)
+        return None
 
-    def _work_or_give_up(self, batch: _Batch, more: bool) -> _Batch:
+    def _work_or_give_up(self, batch: _Batch, more: bool) -> _Batch | None:
         try:
             self._classify(batch)
             return self._take_turn(batch, more)
@@ -189,7 +194,7 @@ class BatchClassifier:
             # Nobody knows why, so it may happen each time: that must count, and end.
             logger.exception("a batch of %d failed", len(batch.claims))
             self._give_up(batch, DeathReason.WORKER_LOST)
-        return _Batch(self._clock)
+        return None
 
     def _take_turn(self, batch: _Batch, more: bool) -> _Batch:
         following = _Batch(self._clock)
