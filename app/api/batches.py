@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from uuid import UUID, uuid4
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from app.api.cache_headers import CacheUse, read_cache_use
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.entity_tags import is_known
 from app.api.event_stream import EventStream
-from app.api.idempotency import REPLAYED, create_reuse_error, read_idempotency_key
+from app.api.idempotency import REPLAYED, answer_once, create_reuse_error
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
@@ -28,7 +29,6 @@ from app.core.errors import (
     QueueFullError,
     StorageFullError,
 )
-from app.core.keys import name_idempotency_key
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.batches import Batches
 from app.jobs.idempotency import BoundKey
@@ -50,17 +50,14 @@ async def submit_batch(request: Request) -> Response:
         raise InvalidRequestError("A batch takes no Cancel-After header.")
     cache_use = read_cache_use(request, get_settings(request))
     options = await read_answer_options(request)
-    key = read_idempotency_key(request)
     batch_id = uuid4()
-    if key is None:
-        return await _accept(request, batch_id, options, cache_use, "")
-    keys = get_service(request).idempotency_keys
-    name = name_idempotency_key(ANONYMOUS, key)
-    bound = await keys.reserve(name, str(batch_id))
-    if bound is not None:
-        return await _replay(request, bound, options)
-    async with keys.keep(name, str(batch_id)):
-        return await _accept(request, batch_id, options, cache_use, name)
+    return await answer_once(
+        request,
+        ANONYMOUS,
+        batch_id,
+        partial(_accept, request, batch_id, options, cache_use),
+        partial(_replay, request, options),
+    )
 
 
 async def _accept(
@@ -92,10 +89,8 @@ async def _accept(
     return create_answer(describe_accepted(batch_id, images), 202, _follow(request, batch_id))
 
 
-async def _replay(request: Request, bound: BoundKey, options: AnswerOptions) -> Response:
-    """Answer a batch whose key was used before, if it is the same batch."""
-    if not bound.fingerprint:
-        raise IdempotencyKeyInUseError()
+async def _replay(request: Request, options: AnswerOptions, bound: BoundKey) -> Response:
+    """Answer a batch whose key is bound to one, if it is the same batch."""
     async with IncomingBatch(
         DiscardingIntake(), get_settings(request), ANONYMOUS, options.to_json(), shares=False
     ) as incoming:

@@ -1,6 +1,7 @@
 """Submitting an image, following its job, fetching its predictions."""
 
 import contextlib
+from functools import partial
 from uuid import UUID, uuid4
 
 from starlette.requests import Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 from app.api import documentation, upload_documentation
 from app.api.direct_route import create_answer, create_router, get_service, get_settings
 from app.api.entity_tags import is_known
-from app.api.idempotency import replay
+from app.api.idempotency import answer_once, replay_job
 from app.api.job_answers import create_accepted, create_end
 from app.api.job_documents import describe
 from app.api.job_paths import ANONYMOUS, follow, read_job_id
@@ -17,7 +18,6 @@ from app.api.preferences import name_applied, read_wait_seconds
 from app.api.upload_terms import UploadTerms, read_upload_terms
 from app.api.uploads import announced_bytes, receive_image
 from app.core.errors import ServiceError
-from app.core.keys import name_idempotency_key
 from app.jobs.job import Job, Reception
 
 router = create_router("classification")
@@ -27,15 +27,13 @@ router = create_router("classification")
 async def classify(request: Request) -> Response:
     terms = await read_upload_terms(request, ANONYMOUS)
     job_id = uuid4()
-    if terms.idempotency_key is None:
-        return await _accept(request, terms, job_id, "")
-    keys = get_service(request).idempotency_keys
-    name = name_idempotency_key(terms.owner, terms.idempotency_key)
-    bound = await keys.reserve(name, str(job_id))
-    if bound is not None:
-        return await replay(request, bound, terms.create_digest(), terms.wait_seconds)
-    async with keys.keep(name, str(job_id)):
-        return await _accept(request, terms, job_id, name)
+    return await answer_once(
+        request,
+        terms.owner,
+        job_id,
+        partial(_accept, request, terms, job_id),
+        lambda bound: replay_job(request, terms.create_digest(), terms.wait_seconds, bound),
+    )
 
 
 async def _accept(request: Request, terms: UploadTerms, job_id: UUID, key_name: str) -> Response:

@@ -4,6 +4,7 @@ After draft-ietf-httpapi-idempotency-key-header.
 """
 
 import re
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from app.core.errors import (
     JobExpiredError,
     JobNotFoundError,
 )
+from app.core.keys import name_idempotency_key
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import BoundKey
 from app.jobs.payloads import DiscardingWriter
@@ -55,17 +57,41 @@ def create_reuse_error(bound: BoundKey) -> IdempotencyKeyReusedError:
     return IdempotencyKeyReusedError(job_id=bound.id)
 
 
-async def replay(
-    request: Request, bound: BoundKey, digest: ContentDigest, wait_seconds: int
+async def answer_once(
+    request: Request,
+    owner: str,
+    new_id: UUID,
+    accept: Callable[[str], Awaitable[Response]],
+    replay: Callable[[BoundKey], Awaitable[Response]],
 ) -> Response:
-    """Answer an upload whose key was used before, if it is the same upload.
+    """Accept what comes for the first time under the request's key, replay what came before.
 
-    ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyInUseError`,
-    :class:`IdempotencyKeyReusedError`, :class:`JobExpiredError`, and what :func:`receive_image` and
-    :meth:`JobService.get_job` raise.
+    ``accept`` gets the name of the key that it shall bind to ``new_id``, empty where there is none;
+    ``replay`` what the key is bound to. Raises :class:`InvalidIdempotencyKeyError`,
+    :class:`IdempotencyKeyInUseError`, and what the two raise.
     """
+    key = read_idempotency_key(request)
+    if key is None:
+        return await accept("")
+    keys = get_service(request).idempotency_keys
+    name = name_idempotency_key(owner, key)
+    bound = await keys.reserve(name, str(new_id))
+    if bound is None:
+        async with keys.keep(name, str(new_id)):
+            return await accept(name)
     if not bound.fingerprint:
         raise IdempotencyKeyInUseError()
+    return await replay(bound)
+
+
+async def replay_job(
+    request: Request, digest: ContentDigest, wait_seconds: int, bound: BoundKey
+) -> Response:
+    """Answer an upload whose key is bound to a job, if it is the same upload.
+
+    ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyReusedError`,
+    :class:`JobExpiredError`, and what :func:`receive_image` and :meth:`JobService.get_job` raise.
+    """
     await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
     if digest.value() != bound.fingerprint:
         raise create_reuse_error(bound)

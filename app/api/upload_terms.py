@@ -8,7 +8,6 @@ from app.api.answer_choice import read_answer_options
 from app.api.cache_headers import CacheUse, read_cache_use
 from app.api.deadline import read_cancel_after
 from app.api.direct_route import get_settings
-from app.api.idempotency import read_idempotency_key
 from app.api.preferences import read_priority, read_wait_seconds
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.content import ContentDigest
@@ -17,7 +16,7 @@ from app.jobs.job import Priority
 
 @dataclass(frozen=True, slots=True)
 class UploadTerms:
-    """Times are seconds; ``idempotency_key`` as the sender wrote it, without its quotes."""
+    """Times are seconds."""
 
     owner: str
     patience_seconds: float | None
@@ -25,7 +24,6 @@ class UploadTerms:
     priority: Priority
     cache_use: CacheUse
     options: AnswerOptions
-    idempotency_key: str | None
 
     def create_digest(self) -> ContentDigest:
         """What will tell whether another upload is the same."""
@@ -33,7 +31,7 @@ class UploadTerms:
 
 
 async def read_upload_terms(request: Request, owner: str) -> UploadTerms:
-    """Raises :class:`InvalidRequestError` and :class:`InvalidIdempotencyKeyError`."""
+    """Raises :class:`InvalidRequestError`."""
     settings = get_settings(request)
     return UploadTerms(
         owner=owner,
@@ -42,5 +40,4 @@ async def read_upload_terms(request: Request, owner: str) -> UploadTerms:
         priority=read_priority(request),
         cache_use=read_cache_use(request, settings),
         options=await read_answer_options(request),
-        idempotency_key=read_idempotency_key(request),
     )
