@@ -1,5 +1,7 @@
 """The ledger's Lua scripts as Redis gets them: with the keys' names and the rules filled in."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,12 +121,21 @@ _PARTS = {
 
 @cache
 def render_script(name: str, rules: Rules) -> str:
-    """A script's text: names and rules as constants, the parts it needs, the script."""
+    """A script's text: the parts it needs and itself, with keys' names and rules filled in."""
     texts = {key: getattr(keys, key) for key in _KEY_NAMES}
     texts |= {"BELL": render_message(), "BELL_ID": BELL_ID.replace("-", "%-")}
     texts |= {name: render_error(error.code, error.detail) for name, error in _ERRORS.items()}
-    numbers = {field: getattr(rules, field) for field in rules.__slots__}
-    constants = [f"local {key} = [[{text}]]" for key, text in texts.items()]
-    constants += [f"local {key.upper()} = {str(value).lower()}" for key, value in numbers.items()]
+    constants = {key: f"[[{text}]]" for key, text in texts.items()}
+    constants |= {field.upper(): str(getattr(rules, field)).lower() for field in rules.__slots__}
     files = (*_COMMON_PARTS, *_PARTS.get(name, ()), name)
-    return "\n".join(constants + [(_SCRIPTS / f"{file}.lua").read_text() for file in files])
+    return fill_in("\n".join((_SCRIPTS / f"{file}.lua").read_text() for file in files), constants)
+
+
+def fill_in(script: str, constants: Mapping[str, str]) -> str:
+    """Put the constants where a script has their names.
+
+    As local variables they would be bound anew to every function that a script defines, each time
+    it runs.
+    """
+    names = re.compile(rf"\b({'|'.join(constants)})\b")
+    return names.sub(lambda match: constants[match[0]], script)

@@ -7,6 +7,7 @@ from typing import Self
 
 from app.core import keys
 from app.core.config import Settings
+from app.jobs.script import fill_in
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _KEY_NAMES = (
@@ -61,8 +62,8 @@ class Rules:
 
 @cache
 def render_script(name: str, rules: Rules) -> str:
-    """A script's text: names and rules as constants, what all share, the script."""
-    constants = [f"local {key} = '{getattr(keys, key)}'" for key in _KEY_NAMES]
-    constants += [f"local {field.upper()} = {getattr(rules, field)}" for field in rules.__slots__]
-    files = ("prelude", name)
-    return "\n".join(constants + [(_SCRIPTS / f"{file}.lua").read_text() for file in files])
+    """A script's text: what all share and itself, with keys' names and rules filled in."""
+    constants = {key: f"'{getattr(keys, key)}'" for key in _KEY_NAMES}
+    constants |= {field.upper(): str(getattr(rules, field)) for field in rules.__slots__}
+    script = "\n".join((_SCRIPTS / f"{file}.lua").read_text() for file in ("prelude", name))
+    return fill_in(script, constants)

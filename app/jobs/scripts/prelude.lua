@@ -1,5 +1,5 @@
--- Stands before every script, behind the constants: the keys' names from app/core/keys.py, the rules
--- and texts from app/jobs/script.py.
+-- Stands before every script. In place of names in capitals Redis gets the keys' names from
+-- app/core/keys.py, the rules and texts from app/jobs/script.py.
 --
 -- A script is the only writer of a job's state, runs alone, and reads Redis's clock. Job records
 -- are addressed by ids found in the queue, so the scripts need one Redis, not a Redis Cluster.

@@ -1,5 +1,5 @@
--- Stands before every script, behind the constants: the keys' names from app/core/keys.py, the rules
--- from app/webhooks/script.py.
+-- Stands before every script. In place of names in capitals Redis gets the keys' names from
+-- app/core/keys.py and the rules from app/webhooks/script.py.
 
 local function now_ms()
   local time = redis.call('TIME')
