@@ -101,6 +101,14 @@ def test_makes_an_admin_token_that_only_its_owner_and_the_api_see(
     assert not any(token in line for line in embedded.lines)
 
 
+def test_a_job_with_its_result_takes_little_of_redis_memory(embedded: RunningService) -> None:
+    job_id = submit(embedded)
+    wait_until(lambda: status_of(embedded, job_id) == "completed")
+    with redis.Redis(unix_socket_path=str(embedded.data_dir / "redis.sock")) as client:
+        # As a hash table it would take 2,000.
+        assert client.memory_usage(keys.job(job_id), samples=0) < 1000
+
+
 def test_starts_a_sender_of_webhooks(embedded: RunningService) -> None:
     assert child_of(embedded, "webhooks").is_running()
     HTTP.post(f"{embedded.url}/webhooks", json={"url": "https://example.invalid/"})

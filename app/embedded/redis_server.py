@@ -26,6 +26,9 @@ SOCKET_NAME = "redis.sock"
 LONGEST_SOCKET_PATH_BYTES = 100
 # Redis 7 keeps its append-only file in a folder; an older one would not see it and start empty.
 _APPEND_ONLY_FOLDER = "appendonlydir"
+# A result of ten classes is shorter. With one longer than this Redis (64 bytes, if it is not told)
+# turns a job's record into a hash table of twice the size.
+_LONGEST_COMPACT_BYTES = 1024
 _SYNC_SECONDS = 1.0
 _PING_SECONDS = 0.02  # Redis is up in two or three times this
 
@@ -107,6 +110,8 @@ class PrivateRedis:
             "--appendonly": "yes",
             "--appendfsync": "always" if self._syncs_itself else "no",
             "--maxmemory-policy": "noeviction",
+            # Redis 6 and 7 both know this name.
+            "--hash-max-ziplist-value": str(_LONGEST_COMPACT_BYTES),
             "--loglevel": "warning",
         }
         return [self._server.program, *(word for option in options.items() for word in option)]
