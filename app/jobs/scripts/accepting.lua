@@ -5,7 +5,6 @@ local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN = 0, 1, 2, 3, 4
 -- A sender may come again for so many ms.
 local KEY_TTL = 24 * 3600 * 1000
 
-local now = now_ms()
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local accepted, counts = 0, {}
 
@@ -19,7 +18,7 @@ local function list_job(id, owner)
     redis.call('ZADD', OWNERS, 0, owner)
   end
   is_owner_known[owner] = true
-  redis.call('ZADD', list, now * 1000 + math.min(accepted, 999), id)
+  redis.call('ZADD', list, stamp .. string.format('%03d', math.min(accepted, 999)), id)
 end
 
 local function write(id, record)
@@ -30,7 +29,7 @@ local function write(id, record)
       optional[#optional + 1] = record[field]
     end
   end
-  enter(id, record, 'pending', 0, now, 'owner', record.owner, 'created', now, 'size', record.size,
+  enter(id, record, 'pending', '0', 'owner', record.owner, 'created', stamp, 'size', record.size,
     unpack(optional))
   if record.deadline then
     redis.call('ZADD', DEADLINES, record.deadline, id)
@@ -45,11 +44,11 @@ end
 
 -- Queue a job, unless another of the same content saves the work.
 local function queue_or_share(id, record, content, is_fresh)
-  local answered = content and not is_fresh and find_answered(content, now)
+  local answered = content and not is_fresh and find_answered(content)
   local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
   if answered then
     write(id, record)
-    copy_answer(id, record, answered, now)
+    copy_answer(id, record, answered)
     return ANSWERED
   elseif flight then
     write(id, record)

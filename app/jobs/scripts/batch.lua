@@ -32,17 +32,17 @@ local function given(word)
 end
 
 local ids = {}
-redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', now, 'total', (#ARGV - FIRST + 1) / WORDS)
+redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', stamp, 'total', (#ARGV - FIRST + 1) / WORDS)
 for i = FIRST, #ARGV, WORDS do
   local id, failure = ARGV[i], given(ARGV[i + 5])
   local record = {
-    owner = owner, attempts = 0, progress = 0, size = failure and 0 or tonumber(ARGV[i + 1]),
+    owner = owner, attempts = '0', progress = '0', size = failure and '0' or ARGV[i + 1],
     bulk = '1',
     options = options, batch = batch, name = given(ARGV[i + 3]), label = given(ARGV[i + 4]),
   }
   if failure then
     write(id, record)
-    finish(id, record, 'failed', 0, 'error', failure, now)
+    finish(id, record, 'failed', '0', 'error', failure)
   else
     accept(id, record, given(ARGV[i + 2]), is_fresh)
   end

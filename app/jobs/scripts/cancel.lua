@@ -14,7 +14,7 @@ local function cancel_if_possible()
   if not record.state or redis.call('HGET', JOB .. id, 'owner') ~= owner then
     return UNKNOWN
   end
-  return cancel_job(id, record, token, now_ms())
+  return cancel_job(id, record, token)
 end
 
 local verdict = cancel_if_possible()

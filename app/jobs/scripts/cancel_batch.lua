@@ -16,9 +16,9 @@ elseif fields[4] ~= token and (fields[2] or 0) + (fields[3] or 0) == 0 then
 end
 
 redis.call('HSETNX', BATCH .. batch, 'cancel', token)
-local now, verdict, ended = now_ms(), DONE, {}
+local verdict, ended = DONE, {}
 for _, id in ipairs(redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)) do
-  local became = cancel_job(id, read_record(id), token, now)
+  local became = cancel_job(id, read_record(id), token)
   if became == ASKED then
     verdict = ASKED
   elseif became == DONE then

@@ -20,14 +20,15 @@ end
 -- Up to a batch of jobs for `holder`, and no more than it wants.
 -- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that
 -- were too late …}
-local function claim_jobs(holder, wanted, model, version, engine, identity, now)
-  local given, late, count, dropped = {}, {}, 0, 0
-  local most = math.min(BATCH_SIZE, tonumber(wanted))
+local function claim_jobs(holder, wanted, model, version, engine, identity)
+  local given, late, leases, taken, count, dropped = {}, {}, {}, {}, 0, 0
+  local most, lease_end = math.min(BATCH_SIZE, tonumber(wanted)), text(now + LEASE)
 
   local function give(id, record)
-    redis.call('ZADD', LEASES, now + LEASE, id)
+    leases[#leases + 1] = lease_end
+    leases[#leases + 1] = id
     given[#given + 1] = id
-    given[#given + 1] = tonumber(record.attempts)
+    given[#given + 1] = record.attempts
     given[#given + 1] = record.deadline and math.max(record.deadline - now, 0) or -1
     given[#given + 1] = record.retries
     given[#given + 1] = record.options or ''
@@ -54,18 +55,18 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
       if record.state ~= 'pending' then
         dropped = dropped + 1
       elseif record.deadline and record.deadline <= now then
-        finish(id, record, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+        finish(id, record, 'failed', '0', 'error', DEADLINE_EXCEEDED)
         late[#late + 1] = id
         dropped = dropped + 1
       elseif record.solo and count > 0 then
         redis.call('LPUSH', queue, id)
         return
       else
-        record.attempts = record.attempts + 1
-        enter(id, record, 'processing', 0, now, 'attempts', record.attempts, 'claimed', now,
+        record.attempts = text(record.attempts + 1)
+        enter(id, record, 'processing', '0', 'attempts', record.attempts, 'claimed', stamp,
           'holder', holder, 'model', model, 'version', version, 'engine', engine,
           'identity', identity)
-        redis.call('SADD', HOLDER .. holder, id)
+        taken[#taken + 1] = id
         give(id, record)
         if record.solo then
           return
@@ -80,6 +81,12 @@ local function claim_jobs(holder, wanted, model, version, engine, identity, now)
         take_from(queue)
       end
     end
+  end
+  if count > 0 then
+    redis.call('ZADD', LEASES, unpack(leases))
+  end
+  if #taken > 0 then
+    redis.call('SADD', HOLDER .. holder, unpack(taken))
   end
   return given, late
 end

@@ -19,52 +19,52 @@ end
 local share_end
 
 -- The one end of a job. Its upload can go: here, or by whoever gets its id from the script.
-local function finish(id, record, state, progress, field, body, now)
-  enter(id, record, state, progress, now, 'finished', now, field, body)
+local function finish(id, record, state, progress, field, body)
+  enter(id, record, state, progress, 'finished', stamp, field, body)
   -- What came of a batch is kept until all of it can be read.
   if not record.batch then
-    redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+    redis.call('PEXPIRE', JOB .. id, 'RESULT_TTL')
   end
   settle(id, record)
   if PAYLOADS_IN_REDIS then
     redis.call('UNLINK', PAYLOAD .. id)
   end
-  share_end(id, record, state == 'completed', false, now)
+  share_end(id, record, state == 'completed', false)
 end
 
 -- The same for a job that was given up: a dead letter keeps its upload.
-local function bury(id, record, reason, body, now)
-  enter(id, record, 'failed', record.progress, now, 'finished', now, 'error', body, 'dead', reason)
+local function bury(id, record, reason, body)
+  enter(id, record, 'failed', record.progress, 'finished', stamp, 'error', body, 'dead', reason)
   redis.call('PEXPIRE', JOB .. id, DEAD_LETTER_TTL)
   redis.call('ZADD', DEAD, now, id)
   settle(id, record)
   if PAYLOADS_IN_REDIS then
     redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
   end
-  share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out', now)
+  share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out')
 end
 
 -- The end that a job's owner asked for.
-local function cancel(id, record, now)
-  finish(id, record, 'cancelled', record.progress, 'error', JOB_CANCELLED, now)
+local function cancel(id, record)
+  finish(id, record, 'cancelled', record.progress, 'error', JOB_CANCELLED)
 end
 
 -- Jobs that ended because another did: their uploads can go, too.
 local freed = {}
 
 -- Give a pending job the answer of another.
-local function copy_answer(id, record, source, now)
+local function copy_answer(id, record, source)
   local answer = redis.call('HMGET', JOB .. source, 'result', 'model', 'version', 'engine')
-  record.attempts = record.attempts + 1
-  enter(id, record, 'processing', 0, now, 'attempts', record.attempts, 'claimed', now,
+  record.attempts = text(record.attempts + 1)
+  enter(id, record, 'processing', '0', 'attempts', record.attempts, 'claimed', stamp,
     'model', answer[2], 'version', answer[3], 'engine', answer[4])
-  finish(id, record, 'completed', 100, 'result', answer[1], now)
+  finish(id, record, 'completed', '100', 'result', answer[1])
   freed[#freed + 1] = id
 end
 
 -- A job that others with the same content wait for has ended: they have its answer or, if there is
 -- none, are queued after all, in their order, and to run alone if it may have killed its workers.
-share_end = function(id, record, is_answered, is_suspect, now)
+share_end = function(id, record, is_answered, is_suspect)
   if not record.content then
     return
   end
@@ -72,14 +72,14 @@ share_end = function(id, record, is_answered, is_suspect, now)
     redis.call('HDEL', FLIGHTS, record.content)
   end
   if is_answered then
-    remember_answer(id, record.content, now)
+    remember_answer(id, record.content)
   end
   local followers = redis.call('LRANGE', FOLLOWERS .. id, 0, -1)
   redis.call('DEL', FOLLOWERS .. id)
   for i = #followers, 1, -1 do
     local follower = read_record(followers[i])
     if follower.state == 'pending' and is_answered then
-      copy_answer(followers[i], follower, id, now)
+      copy_answer(followers[i], follower, id)
     elseif follower.state == 'pending' then
       if is_suspect then
         redis.call('HSET', JOB .. followers[i], 'solo', 1)
@@ -93,31 +93,31 @@ end
 -- back in good health it runs alone from then on, since any member of its batch may have been the
 -- reason, and is given up when that has happened too often. A job that was to be cancelled is.
 -- Returns whether the job has ended and its upload can go.
-local function take_back(id, reason, now)
+local function take_back(id, reason)
   local record = read_record(id)
   drop_claim(id, record)
   if record.state ~= 'processing' then
     return false
   end
   if record.cancel then
-    cancel(id, record, now)
+    cancel(id, record)
     return true
   end
-  note_attempt(id, record, reason, now)
+  note_attempt(id, record, reason)
   if reason ~= 'handed_back' then
     local losses = record.losses + 1
     redis.call('HSET', JOB .. id, 'losses', losses, 'solo', 1)
     if losses >= MAX_ATTEMPTS then
       local body = reason == 'timed_out' and TIMED_OUT or WORKER_LOST
-      bury(id, record, reason, body, now)
+      bury(id, record, reason, body)
       return false
     end
   end
   if record.deadline and record.deadline <= now then
-    finish(id, record, 'failed', record.progress, 'error', DEADLINE_EXCEEDED, now)
+    finish(id, record, 'failed', record.progress, 'error', DEADLINE_EXCEEDED)
     return true
   end
-  enter(id, record, 'pending', 0, now)
+  enter(id, record, 'pending', '0')
   redis.call('LPUSH', queue_of(record.bulk), id)
   return false
 end

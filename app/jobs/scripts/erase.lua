@@ -14,6 +14,6 @@ local record = read_record(id)
 if not record.state or redis.call('HGET', JOB .. id, 'owner') ~= owner then
   return UNKNOWN
 end
-erase_job(id, record, token .. ' ' .. owner, now_ms())
+erase_job(id, record, token .. ' ' .. owner)
 conclude()
 return DONE

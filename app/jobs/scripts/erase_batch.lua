@@ -12,14 +12,14 @@ elseif redis.call('HGET', BATCH .. batch, 'owner') ~= owner then
   return {UNKNOWN}
 end
 
-local now, mark = now_ms(), token .. ' ' .. owner
+local mark = token .. ' ' .. owner
 local watchers = redis.call('HGET', BATCH .. batch, 'watchers')
 -- Those who watch hear that it is erased, and nothing before.
 redis.call('HDEL', BATCH .. batch, 'watchers')
 redis.call('HSETNX', BATCH .. batch, 'cancel', token)
 local ids = redis.call('LRANGE', BATCH_JOBS .. batch, 0, -1)
 for _, id in ipairs(ids) do
-  erase_job(id, read_record(id), mark, now)
+  erase_job(id, read_record(id), mark)
 end
 -- One that had not ended is cancelled by that.
 write_batches()

@@ -4,10 +4,16 @@
 -- A script is the only writer of a job's state, runs alone, and reads Redis's clock. Job records
 -- are addressed by ids found in the queue, so the scripts need one Redis, not a Redis Cluster.
 
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+-- Redis prints a number that it is given as a float of 17 digits, which costs it as much as a small
+-- command: what every job needs is given as text. A rule in quotes is text, too.
+local function text(number)
+  return string.format('%d', number)
 end
+
+-- This moment, in ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stamp = text(now)
 
 -- What brings accepted jobs to their end must work while Redis is at its memory limit. Redis then
 -- refuses a script whose first write may need memory, and only that: this write needs none.
@@ -68,8 +74,8 @@ end
 
 local function write_backlog()
   if more_jobs ~= 0 or more_bytes ~= 0 then
-    redis.call('INCRBY', BACKLOG_JOBS, more_jobs)
-    redis.call('INCRBY', BACKLOG_BYTES, more_bytes)
+    redis.call('INCRBY', BACKLOG_JOBS, text(more_jobs))
+    redis.call('INCRBY', BACKLOG_BYTES, text(more_bytes))
   end
   more_jobs, more_bytes = 0, 0
 end
@@ -125,7 +131,7 @@ local function note_batch_end(batch)
     fields[4] or 0, fields[5] or 0, fields[6] or 0)
   -- As app.jobs.batch.Batch.state has it.
   local is_cancelled = fields[2] and tonumber(fields[6] or 0) > 0
-  redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*', 'batch', batch,
+  redis.call('XADD', HISTORY, 'MAXLEN', '~', 'HISTORY_LENGTH', '*', 'batch', batch,
     'state', is_cancelled and 'cancelled' or 'completed', 'owner', fields[1], 'counts', counts)
 end
 
@@ -136,7 +142,7 @@ local function write_batches()
       for state, number in pairs(changes.counts) do
         redis.call('HINCRBY', record, state, number)
       end
-      redis.call('HSET', record, 'updated', now_ms())
+      redis.call('HSET', record, 'updated', stamp)
       redis.call('HINCRBY', record, 'changes', 1)
       if #changes.lines > 0 then
         redis.call('RPUSH', BATCH_ENDED .. batch, unpack(changes.lines))
@@ -173,12 +179,12 @@ end
 
 -- Enter a state: the record, the history (capped, about), the live channel. Who reads of an end in
 -- the history may find no record any more: it says whose job that was.
-local function enter(id, record, state, progress, now, ...)
+local function enter(id, record, state, progress, ...)
   redis.call('HSET', JOB .. id, 'state', state, 'progress', progress, 'stage', '',
-    'updated', now, ...)
+    'updated', stamp, ...)
   if HISTORY_LENGTH > 0 then
     local is_end = record.owner and state ~= 'pending' and state ~= 'processing'
-    redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*',
+    redis.call('XADD', HISTORY, 'MAXLEN', '~', 'HISTORY_LENGTH', '*',
       'job', id, 'state', state, 'attempt', record.attempts,
       unpack(is_end and {'owner', record.owner} or {}))
   end
@@ -195,8 +201,8 @@ local function read_record(id)
     'size', 'deadline', 'losses', 'retries', 'solo', 'dead', 'bulk', 'content',
     'watchers', 'cancel', 'options', 'batch', 'owner')
   return {
-    state = fields[1], attempts = fields[2] or 0, holder = fields[3],
-    progress = tonumber(fields[4] or 0), claimed = tonumber(fields[5] or 0), size = fields[6],
+    state = fields[1], attempts = fields[2] or '0', holder = fields[3],
+    progress = fields[4] or '0', claimed = tonumber(fields[5] or 0), size = fields[6],
     deadline = fields[7] and tonumber(fields[7]), losses = tonumber(fields[8] or 0),
     retries = tonumber(fields[9] or 0), solo = fields[10], dead = fields[11], bulk = fields[12],
     content = fields[13], watchers = fields[14], cancel = fields[15], options = fields[16],
@@ -212,7 +218,7 @@ local function drop_claim(id, record)
 end
 
 -- An attempt that came to nothing, for whoever looks into it later.
-local function note_attempt(id, record, reason, now)
+local function note_attempt(id, record, reason)
   local note = cjson.encode({
     attempt = tonumber(record.attempts), worker = record.holder, started_ms = record.claimed,
     ended_ms = now, reason = reason,

@@ -4,14 +4,14 @@
 -- cancel them
 local progress, stage = tonumber(ARGV[1]), ARGV[2]
 go_beyond_memory_limit()
-local now, unwanted = now_ms(), {}
+local unwanted = {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]
   local record = redis.call('HMGET', JOB .. id, 'state', 'attempts', 'progress', 'watchers', 'cancel')
   if record[1] ~= 'processing' or record[2] ~= ARGV[i + 1] or record[5] then
     unwanted[#unwanted + 1] = id
   elseif tonumber(record[3]) < progress then
-    redis.call('HSET', JOB .. id, 'progress', progress, 'stage', stage, 'updated', now)
+    redis.call('HSET', JOB .. id, 'progress', progress, 'stage', stage, 'updated', stamp)
     tell_watchers(id, record[4], false)
   end
 end

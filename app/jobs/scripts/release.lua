@@ -4,14 +4,14 @@
 -- Returns the ids of the jobs that have ended: their uploads can go
 local holder, reason = ARGV[1], ARGV[2]
 go_beyond_memory_limit()
-local now, ended = now_ms(), {}
+local ended = {}
 local ids = {unpack(ARGV, 3)}
 if #ids == 0 then
   ids = redis.call('SMEMBERS', HOLDER .. holder)
 end
 for _, id in ipairs(ids) do
   -- Some may belong to somebody else by now.
-  if redis.call('SREM', HOLDER .. holder, id) == 1 and take_back(id, reason, now) then
+  if redis.call('SREM', HOLDER .. holder, id) == 1 and take_back(id, reason) then
     ended[#ended + 1] = id
   end
 end

@@ -2,14 +2,14 @@
 -- Their failures are forgotten, their deadlines too; each runs alone.
 -- ARGV: ids
 -- Returns the ids that were dead letters
-local now, revived = now_ms(), {}
+local revived = {}
 for _, id in ipairs(ARGV) do
   local record = redis.call('ZREM', DEAD, id) == 1 and read_record(id)
   if record and record.dead then
     redis.call('PERSIST', JOB .. id)
     redis.call('HDEL', JOB .. id, 'dead', 'error', 'finished', 'deadline', 'losses', 'retries',
       'cancel')
-    enter(id, record, 'pending', 0, now, 'solo', 1)
+    enter(id, record, 'pending', '0', 'solo', 1)
     change_backlog(1, record.size or 0)
     if PAYLOADS_IN_REDIS then
       redis.call('PERSIST', PAYLOAD .. id)

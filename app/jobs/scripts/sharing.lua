@@ -2,7 +2,7 @@
 
 -- The answer is found again by content and model: in the record of the job that was given it, as long
 -- as that is kept. CACHE_USE says when each was used last; the one that was not used longest goes.
-local function remember_answer(id, content, now)
+local function remember_answer(id, content)
   local identity = redis.call('HGET', JOB .. id, 'identity')
   if not identity or identity == '' or CACHE_ENTRIES == 0 then
     return
@@ -20,7 +20,7 @@ local function remember_answer(id, content, now)
 end
 
 -- The job whose answer is also that of `content`, by the model that the workers run now.
-local function find_answered(content, now)
+local function find_answered(content)
   local identity = redis.call('GET', MODEL)
   if not identity then
     return nil

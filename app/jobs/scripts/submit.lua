@@ -7,7 +7,7 @@
 -- became of it, as in app.jobs.job.Reception}
 local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
 for i = 2, #ARGV, 11 do
-  local id, size, patience = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local id, size, patience = ARGV[i], ARGV[i + 2], tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
   local verdict = REFUSED
   local state = redis.call('HGET', JOB .. id, 'state')
@@ -17,7 +17,7 @@ for i = 2, #ARGV, 11 do
     verdict = TAKEN
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
-      owner = ARGV[i + 1], attempts = 0, progress = 0, size = size,
+      owner = ARGV[i + 1], attempts = '0', progress = '0', size = size,
       deadline = patience > 0 and now + patience,
       watchers = ARGV[i + 4] == '1' and ARGV[1] .. '!', bulk = ARGV[i + 5] == '1' and '1',
       options = ARGV[i + 8] ~= '' and ARGV[i + 8],

@@ -11,7 +11,6 @@ end
 -- sweep.
 local MAX_SWEPT = 1000
 
-local now = now_ms()
 
 local function due(key, until_ms)
   return redis.call('ZRANGEBYSCORE', key, '-inf', until_ms, 'LIMIT', 0, MAX_SWEPT)
@@ -20,7 +19,7 @@ end
 local lost = due(LEASES, now)
 local reply = {#lost}
 for _, id in ipairs(lost) do
-  if take_back(id, 'worker_lost', now) then
+  if take_back(id, 'worker_lost') then
     reply[#reply + 1] = id
   end
 end
@@ -34,7 +33,7 @@ for _, id in ipairs(due(DEADLINES, now)) do
   local record = read_record(id)
   if record.state == 'pending' then
     redis.call('ZREM', DELAYED, id)
-    finish(id, record, 'failed', 0, 'error', DEADLINE_EXCEEDED, now)
+    finish(id, record, 'failed', '0', 'error', DEADLINE_EXCEEDED)
     reply[#reply + 1] = id
   else
     -- What runs may end; if it is taken back, that looks at the deadline again.

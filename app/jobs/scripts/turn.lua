@@ -3,12 +3,11 @@
 -- each
 -- Returns {{ids of ended jobs whose uploads can go …}, {claims as claim_jobs gives them}}
 go_beyond_memory_limit()
-local now = now_ms()
-local ended = finish_claims(ARGV, 7, now)
+local ended = finish_claims(ARGV, 7)
 local given = {}
 if tonumber(ARGV[2]) > 0 then
   local late
-  given, late = claim_jobs(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], now)
+  given, late = claim_jobs(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
   for _, id in ipairs(late) do
     ended[#ended + 1] = id
   end

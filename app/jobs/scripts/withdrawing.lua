@@ -3,11 +3,11 @@ local UNKNOWN, GONE, ENDED, DONE, ASKED = 0, 1, 2, 3, 4
 
 -- At once if it waits; if a worker has it, that is told with its next report. `token` tells the
 -- request from others.
-local function cancel_job(id, record, token, now)
+local function cancel_job(id, record, token)
   if record.state == 'pending' then
     redis.call('HSET', JOB .. id, 'cancel', token)
     redis.call('ZREM', DELAYED, id)
-    cancel(id, record, now)
+    cancel(id, record)
     return DONE
   elseif record.state == 'processing' then
     redis.call('HSETNX', JOB .. id, 'cancel', token)
@@ -19,13 +19,13 @@ end
 -- Whatever its state; one that has not ended is cancelled first, and whoever holds it will find its
 -- claim gone. A mark stays for as long as its result might have. Those who watch hear that it is
 -- erased, and nothing before.
-local function erase_job(id, record, mark, now)
+local function erase_job(id, record, mark)
   local watchers = record.watchers
   record.watchers = nil
   if record.state == 'pending' or record.state == 'processing' then
     drop_claim(id, record)
     redis.call('ZREM', DELAYED, id)
-    cancel(id, record, now)
+    cancel(id, record)
   end
   redis.call('ZREM', DEAD, id)
   redis.call('UNLINK', JOB .. id)
