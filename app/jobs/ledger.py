@@ -12,6 +12,7 @@ import redis
 
 from app.core import keys
 from app.core.config import Settings
+from app.core.direct_script import DirectScript
 from app.jobs.answer_options import parse_options
 from app.jobs.job import TERMINAL_STATES, Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.script import Rules, render_script
@@ -49,7 +50,7 @@ class RedisLedger:
         def register(name: str) -> _Script:
             return cast(_Script, client.register_script(render_script(name, rules)))
 
-        self._turn = register("turn")
+        self._turn = DirectScript(client.connection_pool, render_script("turn", rules))
         self._progress = register("progress")
         self._release = register("release")
         self._renew = register("renew")
