@@ -119,7 +119,7 @@ class LiveChannel:
         """Listen until cancelled; while Redis is away, try once a second."""
         while True:
             try:
-                async with self._redis.pubsub() as channel:
+                async with self._redis.pubsub(push_handler_func=_take) as channel:
                     await self._listen(channel)
             except (RedisError, OSError, ServiceError) as error:
                 # The guard says so in the log: whoever waits asks Redis first.
@@ -177,6 +177,11 @@ class LiveChannel:
             Job.from_record(job_id, _pair(words)) if words else None
             for job_id, words in zip(job_ids, records, strict=True)
         ]
+
+
+async def _take(push: Any) -> Any:
+    """A message as it came: redis-py's own handler prints each for a log that nobody keeps."""
+    return push
 
 
 def _pair(words: Sequence[Text]) -> dict[Text, Text]:
