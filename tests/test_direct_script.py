@@ -38,8 +38,9 @@ def test_answers_after_redis_has_forgotten_its_scripts(
     assert echo(args=["again"]) == b"again"
 
 
-def test_answers_after_its_connection_was_cut(client: "redis.Redis", echo: DirectScript) -> None:
-    assert client.client_kill_filter(_type="normal", skipme=True) >= 1
+def test_answers_after_its_connection_was_cut(settings: Settings, echo: DirectScript) -> None:
+    with create_client(settings.redis) as other:
+        assert other.client_kill_filter(_type="normal", skipme=True) >= 1
     assert echo(args=["again"]) == b"again"
 
 

@@ -1,9 +1,11 @@
 """Redis Sentinel: the master is found, and found again after a failover; nobody has to be told."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import httpx
 import psutil
@@ -13,6 +15,7 @@ from kombu import Connection
 
 from app.core import keys
 from app.core.config import QueueSettings, RedisSettings
+from app.core.direct_script import AsyncDirectScript, DirectScript
 from app.core.redis_client import (
     broker_transport_options,
     broker_url,
@@ -126,6 +129,47 @@ def test_clients_leave_a_master_that_became_a_replica(servers: SentinelServers) 
         client.set("sync", 2)
     with servers.connect(servers.find_master()) as master:
         assert (master.get("sync"), master.get("async")) == (b"2", b"2")
+
+
+def test_scripts_leave_a_master_that_became_a_replica(servers: SentinelServers) -> None:
+    settings, text = RedisSettings(url=servers.url), "return redis.call('SET', ARGV[1], ARGV[2])"
+
+    async def write_before_and_after() -> None:
+        async with create_async_client(settings) as client:
+            write = AsyncDirectScript(client.connection_pool, text)
+            await write(args=["async", 1])
+            servers.exchange_quietly()
+            await write(args=["async", 2])
+
+    with create_client(settings) as client:
+        write = DirectScript(client.connection_pool, text)
+        write(args=["sync", 1])
+        asyncio.run(write_before_and_after())
+        write(args=["sync", 2])
+    with servers.connect(servers.find_master()) as master:
+        assert (master.get("sync"), master.get("async")) == (b"2", b"2")
+
+
+def test_a_script_does_not_take_the_answer_of_an_interrupted_one(servers: SentinelServers) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt()
+
+    with (
+        create_client(RedisSettings(url=servers.url)) as client,
+        servers.connect(servers.find_master()) as master,
+    ):
+        echo = DirectScript(client.connection_pool, "return ARGV[1]")
+        assert echo(args=["first"]) == b"first"
+        previous = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            master.client_pause(600)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                echo(args=["unheard"])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        assert echo(args=["next"]) == b"next"
 
 
 def test_a_repeated_read_asks_the_new_master(servers: SentinelServers) -> None:

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _APPEND = os.O_WRONLY | os.O_APPEND
 
-# An upload is on the disk within a second, as what Redis writes is with appendfsync everysec. Until
-# it is half as old it may wait: most are gone by then.
+# An upload is synced when it is between a half and one second old, about as what Redis writes is
+# with appendfsync everysec. Most are gone by then.
 _SYNC_SECONDS = 0.5
 
 # Files that wait for the disk together.

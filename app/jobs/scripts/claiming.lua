@@ -21,12 +21,11 @@ end
 -- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that
 -- were too late …}
 local function claim_jobs(holder, wanted, model, version, engine, identity)
-  local given, late, leases, taken, count, dropped = {}, {}, {}, {}, 0, 0
+  local given, late, count, dropped = {}, {}, 0, 0
   local most, lease_end = math.min(BATCH_SIZE, tonumber(wanted)), text(now + LEASE)
 
   local function give(id, record)
-    leases[#leases + 1] = lease_end
-    leases[#leases + 1] = id
+    redis.call('ZADD', LEASES, lease_end, id)
     given[#given + 1] = id
     given[#given + 1] = record.attempts
     given[#given + 1] = record.deadline and math.max(record.deadline - now, 0) or -1
@@ -66,7 +65,7 @@ local function claim_jobs(holder, wanted, model, version, engine, identity)
         enter(id, record, 'processing', '0', 'attempts', record.attempts, 'claimed', stamp,
           'holder', holder, 'model', model, 'version', version, 'engine', engine,
           'identity', identity)
-        taken[#taken + 1] = id
+        redis.call('SADD', HOLDER .. holder, id)
         give(id, record)
         if record.solo then
           return
@@ -81,12 +80,6 @@ local function claim_jobs(holder, wanted, model, version, engine, identity)
         take_from(queue)
       end
     end
-  end
-  if count > 0 then
-    redis.call('ZADD', LEASES, unpack(leases))
-  end
-  if #taken > 0 then
-    redis.call('SADD', HOLDER .. holder, unpack(taken))
   end
   return given, late
 end

@@ -61,8 +61,10 @@ local function finish_claims(words, first)
     local record = read_record(id)
     if record.state == 'processing' and record.attempts == attempt then
       left[#left + 1] = id
-      held[record.holder] = held[record.holder] or {}
-      table.insert(held[record.holder], id)
+      if record.holder then
+        held[record.holder] = held[record.holder] or {}
+        table.insert(held[record.holder], id)
+      end
       if verdict == 'completed' then
         finish(id, record, 'completed', '100', 'result', body)
         ended[#ended + 1] = id

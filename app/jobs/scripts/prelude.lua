@@ -5,7 +5,8 @@
 -- are addressed by ids found in the queue, so the scripts need one Redis, not a Redis Cluster.
 
 -- Redis prints a number that it is given as a float of 17 digits, which costs it as much as a small
--- command: what every job needs is given as text. A rule in quotes is text, too.
+-- command: what every job needs is given as text. Names are replaced in quotes, too: 'RESULT_TTL'
+-- is '3600000'.
 local function text(number)
   return string.format('%d', number)
 end

@@ -11,7 +11,6 @@ end
 -- sweep.
 local MAX_SWEPT = 1000
 
-
 local function due(key, until_ms)
   return redis.call('ZRANGEBYSCORE', key, '-inf', until_ms, 'LIMIT', 0, MAX_SWEPT)
 end
