@@ -1,6 +1,5 @@
-"""The scripts that jobs pass on their way survive what their connections go through."""
+"""The script that every batch runs survives what its connection goes through."""
 
-import asyncio
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -9,8 +8,8 @@ import pytest
 import redis
 
 from app.core.config import Settings
-from app.core.direct_script import AsyncDirectScript, DirectScript
-from app.core.redis_client import create_async_client, create_client
+from app.core.direct_script import DirectScript
+from app.core.redis_client import create_client
 
 
 class Interruption(BaseException):
@@ -69,24 +68,3 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(
         signal.signal(signal.SIGALRM, previous)
         client.client_unpause()
     assert echo(args=["next"]) == b"next"
-
-
-def test_an_event_loop_has_its_answers_after_all_of_that(
-    settings: Settings, client: "redis.Redis"
-) -> None:
-    async def run() -> None:
-        async with create_async_client(settings.redis) as loops_client:
-            echo = AsyncDirectScript(loops_client.connection_pool, "return ARGV[1]")
-            assert await echo(args=["first"]) == b"first"
-            client.script_flush()
-            assert await echo(args=["unknown script"]) == b"unknown script"
-            client.client_kill_filter(_type="normal", skipme=True)
-            assert await echo(args=["cut connection"]) == b"cut connection"
-            client.client_pause(1000)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await echo(args=["unheard"])
-            client.client_unpause()
-            assert await echo(args=["next"]) == b"next"
-
-    asyncio.run(run())

@@ -1,12 +1,12 @@
 """The API's half of the ledger: submit jobs, look them up, see what waits."""
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, cast
 
 import redis.asyncio
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.direct_script import AsyncDirectScript
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
@@ -37,8 +37,8 @@ class RedisIntake:
         self._redis = client
         self._guard = guard
         self._channel = channel
-        self._script = AsyncDirectScript(
-            client.connection_pool, render_script("submit", Rules.from_settings(settings))
+        self._script = client.register_script(
+            render_script("submit", Rules.from_settings(settings))
         )
         self._submit = guard.group(self._submit_group, _LARGEST_GROUP)
         self._find = guard.group(self._find_group, _LARGEST_GROUP)
@@ -67,7 +67,7 @@ class RedisIntake:
             words += (job.content, int(job.is_fresh), job.options.to_json())
             words += (job.key_name, job.fingerprint)
         waiting, upload_bytes, rate, *verdicts = await self._guard.call(
-            lambda: self._script(args=words)
+            lambda: cast(Awaitable[Any], self._script(args=words))
         )
         backlog = Backlog(waiting, upload_bytes, _read_rate(rate))
         return [(Reception(verdict), backlog) for verdict in verdicts]
