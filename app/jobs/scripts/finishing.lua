@@ -55,16 +55,13 @@ end
 -- Returns the ids of the jobs that have ended under this claim, now or, when the answer was lost and
 -- the call is repeated, before; and of those whose record has expired: their uploads can go
 local function finish_claims(words, first)
-  local ended, left, held = {}, {}, {}
+  local ended, left = {}, 0
   for i = first, #words, 6 do
     local id, attempt, verdict, body = words[i], words[i + 1], words[i + 2], words[i + 3]
     local record = read_record(id)
     if record.state == 'processing' and record.attempts == attempt then
-      left[#left + 1] = id
-      if record.holder then
-        held[record.holder] = held[record.holder] or {}
-        table.insert(held[record.holder], id)
-      end
+      drop_claim(id, record)
+      left = left + 1
       if verdict == 'completed' then
         finish(id, record, 'completed', '100', 'result', body)
         ended[#ended + 1] = id
@@ -85,12 +82,8 @@ local function finish_claims(words, first)
       ended[#ended + 1] = id
     end
   end
-  if #left > 0 then
-    redis.call('ZREM', LEASES, unpack(left))
-    for holder, ids in pairs(held) do
-      redis.call('SREM', HOLDER .. holder, unpack(ids))
-    end
-    measure_drain(#left)
+  if left > 0 then
+    measure_drain(left)
   end
   return ended
 end
