@@ -8,8 +8,11 @@ import pytest
 import redis
 
 from app.core.config import RedisSettings, ResultSettings, Settings
+from app.main import create_app
 from app.models.ml_models import LoadedModel
 from classifier_client import Classifier
+from tests.api_server import run_api
+from tests.batch_desk import BatchDesk
 from tests.clients import Awaited, Create
 from tests.redis_servers import find_programs, run_redis
 from tests.service import RunningService
@@ -46,6 +49,13 @@ def settings(clean_redis_url: str, tmp_path: Path) -> Settings:
         data_dir=tmp_path / "data",
         result=ResultSettings(cache_entries=0),
     )
+
+
+@pytest.fixture
+def desk(settings: Settings) -> Iterator[BatchDesk]:
+    """An API without workers, for tests of batches."""
+    with run_api(create_app(settings)) as url:
+        yield BatchDesk(url, settings)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 import zipfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,6 @@ from app.main import create_app
 from tests.api_client import assert_problem, png_head, submit
 from tests.api_server import run_api
 from tests.batch_desk import IMAGE, BatchDesk
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Iterator[BatchDesk]:
-    with run_api(create_app(settings)) as url:
-        yield BatchDesk(url, settings)
 
 
 def pack(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

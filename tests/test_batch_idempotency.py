@@ -23,12 +23,6 @@ REFUSED = b"text " * 100_000  # long enough to arrive in pieces
 IMAGES = [IMAGE, OTHER_IMAGE, REFUSED]
 
 
-@pytest.fixture
-def desk(settings: Settings) -> Iterator[BatchDesk]:
-    with run_api(create_app(settings)) as url:
-        yield BatchDesk(url, settings)
-
-
 def post(desk: BatchDesk, **changes: Any) -> Response:
     batch: dict[str, Any] = {"images": IMAGES, "custom_ids": ["a", "b", "c"]} | changes
     return desk.post(**batch, headers=UNDER_KEY)

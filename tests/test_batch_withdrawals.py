@@ -1,25 +1,12 @@
 """Batches that their owners cancel or erase, over HTTP. No worker runs here."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from app.core import keys
-from app.core.config import Settings
 from app.jobs.job import Outcome
-from app.main import create_app
 from tests.api_client import assert_problem
-from tests.api_server import run_api
 from tests.batch_desk import IMAGE, BatchDesk
 from tests.test_dead_letters import PREDICTIONS
 
 UNKNOWN = "/batches/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Iterator[BatchDesk]:
-    with run_api(create_app(settings)) as url:
-        yield BatchDesk(url, settings)
 
 
 def test_a_waiting_batch_is_cancelled_at_once_and_keeps_what_was_done(desk: BatchDesk) -> None:

@@ -5,7 +5,7 @@ import gzip
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPConnection
 from typing import Any
 
@@ -25,12 +25,6 @@ from tests.service import wait_until
 from tests.test_dead_letters import PREDICTIONS
 
 UNKNOWN = "/batches/5a3bd5de-6a4c-4f4e-9d0f-0d3a3a8f4c11"
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Iterator[BatchDesk]:
-    with run_api(create_app(settings)) as url:
-        yield BatchDesk(url, settings)
 
 
 # --- POST /batches --------------------------------------------------------------------------------

@@ -31,12 +31,6 @@ UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def desk(settings: Settings) -> Iterator[BatchDesk]:
-    with run_api(create_app(settings)) as url:
-        yield BatchDesk(url, settings)
-
-
-@pytest.fixture
 def client(desk: BatchDesk, create_client: Create) -> Any:
     return create_client(desk.url)
 

@@ -1,8 +1,6 @@
 """The script that every batch runs survives what its connection goes through."""
 
-import signal
 from collections.abc import Iterator
-from types import FrameType
 
 import pytest
 import redis
@@ -10,10 +8,7 @@ import redis
 from app.core.config import Settings
 from app.core.direct_script import DirectScript
 from app.core.redis_client import create_client
-
-
-class Interruption(BaseException):
-    """What a signal's handler raises in the middle of a wait."""
+from tests.interruption import interrupted_after
 
 
 @pytest.fixture
@@ -54,17 +49,8 @@ def test_reports_what_the_script_complains_of_and_goes_on(client: "redis.Redis")
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(
     client: "redis.Redis", echo: DirectScript
 ) -> None:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interruption()
-
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        client.client_pause(1000)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(Interruption):
-            echo(args=["unheard"])
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-        client.client_unpause()
+    client.client_pause(1000)
+    with interrupted_after(0.2):
+        echo(args=["unheard"])
+    client.client_unpause()
     assert echo(args=["next"]) == b"next"

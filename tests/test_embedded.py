@@ -105,7 +105,7 @@ def test_a_job_with_its_result_takes_little_of_redis_memory(embedded: RunningSer
     job_id = submit(embedded)
     wait_until(lambda: status_of(embedded, job_id) == "completed")
     with redis.Redis(unix_socket_path=str(embedded.data_dir / "redis.sock")) as client:
-        # As a hash table it would take 2,000.
+        # As a hash table it would take 1,376.
         assert client.memory_usage(keys.job(job_id), samples=0) < 1000
 
 

@@ -1,11 +1,9 @@
 """Redis Sentinel: the master is found, and found again after a failover; nobody has to be told."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import httpx
 import psutil
@@ -25,6 +23,7 @@ from app.core.redis_client import (
 from app.core.sentinel_url import SentinelUrl, find_sentinel_url
 from app.embedded.redis_server import OLDEST_ON_PATH, find_redis_server
 from app.embedded.supervisor import SAMPLE
+from tests.interruption import interrupted_after
 from tests.sentinel_servers import (
     DB,
     MASTER_NAME,
@@ -142,24 +141,15 @@ def test_a_script_leaves_a_master_that_became_a_replica(servers: SentinelServers
 
 
 def test_a_script_does_not_take_the_answer_of_an_interrupted_one(servers: SentinelServers) -> None:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt()
-
     with (
         create_client(RedisSettings(url=servers.url)) as client,
         servers.connect(servers.find_master()) as master,
     ):
         echo = DirectScript(client.connection_pool, "return ARGV[1]")
         assert echo(args=["first"]) == b"first"
-        previous = signal.signal(signal.SIGALRM, interrupt)
-        try:
-            master.client_pause(600)
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            with pytest.raises(KeyboardInterrupt):
-                echo(args=["unheard"])
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
+        master.client_pause(600)
+        with interrupted_after(0.2):
+            echo(args=["unheard"])
         assert echo(args=["next"]) == b"next"
 
 
