@@ -58,6 +58,15 @@ def test_a_batch_whose_jobs_were_cancelled_one_by_one_is_completed(desk: BatchDe
     assert (document["status"], document["cancelled"]) == ("completed", 2)
 
 
+def test_a_batch_and_the_history_say_the_same_time_of_its_end(desk: BatchDesk) -> None:
+    batch_id = desk.submit([IMAGE] * 200)["batch_id"]
+    assert desk.client.post(f"/batches/{batch_id}/cancel").status_code == 200
+    # One script has ended all of its jobs, and its beginning is some milliseconds ago by then.
+    ((entry, fields),) = desk.redis.xrevrange(keys.HISTORY, count=1)
+    assert fields[b"batch"].decode() == batch_id
+    assert desk.redis.hget(keys.BATCH + batch_id, "updated") == entry.partition(b"-")[0]
+
+
 def test_an_erased_batch_is_gone_with_all_of_its_jobs(desk: BatchDesk) -> None:
     batch = desk.submit([IMAGE] * 4)
     claim, _ = desk.claim(2)

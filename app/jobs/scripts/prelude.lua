@@ -121,10 +121,11 @@ local function keep_batch(batch)
 end
 
 -- Who reads of it in the history may find no record any more, or one that has changed since: all
--- that there is to tell is in the entry.
+-- that there is to tell is in the entry. Returns when that was: its clock has gone on since this
+-- script began, and whoever hears of the end and looks at the batch reads the same time.
 local function note_batch_end(batch)
   if HISTORY_LENGTH == 0 then
-    return
+    return stamp
   end
   local fields = redis.call('HMGET', BATCH .. batch, 'owner', 'cancel', 'total', 'completed',
     'failed', 'cancelled')
@@ -132,8 +133,9 @@ local function note_batch_end(batch)
     fields[4] or 0, fields[5] or 0, fields[6] or 0)
   -- As app.jobs.batch.Batch.state has it.
   local is_cancelled = fields[2] and tonumber(fields[6] or 0) > 0
-  redis.call('XADD', HISTORY, 'MAXLEN', '~', 'HISTORY_LENGTH', '*', 'batch', batch,
+  local entry = redis.call('XADD', HISTORY, 'MAXLEN', '~', 'HISTORY_LENGTH', '*', 'batch', batch,
     'state', is_cancelled and 'cancelled' or 'completed', 'owner', fields[1], 'counts', counts)
+  return string.match(entry, '^%d+')
 end
 
 local function write_batches()
@@ -151,8 +153,7 @@ local function write_batches()
       local counts = redis.call('HMGET', record, 'pending', 'processing', 'has_ended', 'watchers')
       local has_ended = (counts[1] or 0) + (counts[2] or 0) == 0
       if has_ended and not counts[3] then
-        redis.call('HSET', record, 'has_ended', 1)
-        note_batch_end(batch)
+        redis.call('HSET', record, 'has_ended', 1, 'updated', note_batch_end(batch))
         let_batch_expire(batch)
       elseif counts[3] and not has_ended then
         -- An operator has retried one of its dead letters.
