@@ -68,7 +68,7 @@ class SentinelServers:
         before = self.find_master()
         self._sentinel.sentinel_failover(MASTER_NAME)
         wait_until(lambda: self._has_left(before))
-        wait_until(lambda: self.connect(before).info("replication")["role"] == "slave")
+        wait_until(lambda: self._is_replica(before))
 
     def exchange_quietly(self) -> None:
         """The same by hand, so that clients of the old master keep their connections to it."""
@@ -98,6 +98,13 @@ class SentinelServers:
         try:
             return bool(self.connect(port).ping())
         except redis.RedisError:
+            return False
+
+    def _is_replica(self, port: int) -> bool:
+        try:
+            return bool(self.connect(port).info("replication")["role"] == "slave")
+        except redis.RedisError:
+            # It cuts its clients off when it changes its part.
             return False
 
     def _is_synchronised(self, port: int) -> bool:
