@@ -21,7 +21,7 @@ def webhooks() -> None:
         level=settings.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     # It would tell every request.
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)
     try:
         run_until_signal(settings)
     except ConfigurationError as error:

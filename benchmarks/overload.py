@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import redis.asyncio
 
 from app.core import keys
@@ -178,7 +178,7 @@ async def run(port: int, redis_url: str, image: bytes, seconds: float, groups: G
     ratios = judge_retry_after(log)
     right = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
     times = sorted(log.status_seconds)
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         health = (await client.get(f"http://127.0.0.1:{port}/health")).json()
     rows = [
         f"| workers' capacity | {capacity:.0f} jobs/s |",

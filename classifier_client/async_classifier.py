@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import httpx
+import httpx2
 
 from classifier_client.calls import ATTEMPTS, Calls
 from classifier_client.connection import create_request, describe_connection
@@ -56,7 +56,7 @@ class AsyncClassifier:
     def __init__(self, url: str, *, token: str | None = None, attempts: int = ATTEMPTS) -> None:
         self.url = url.rstrip("/")
         self._calls = Calls(self.url, attempts)
-        self._http = httpx.AsyncClient(**describe_connection(self.url, token))
+        self._http = httpx2.AsyncClient(**describe_connection(self.url, token))
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class _Performer:
     """Does the steps of one operation, and puts away what they opened."""
 
     def __init__(
-        self, http: httpx.AsyncClient, run: Callable[[Operation[Any]], Coroutine[Any, Any, Any]]
+        self, http: httpx2.AsyncClient, run: Callable[[Operation[Any]], Coroutine[Any, Any, Any]]
     ) -> None:
         self._http = http
         self._run = run
@@ -154,7 +154,7 @@ class _Performer:
                 return await step.started
         return None
 
-    async def _listen(self, step: Listen) -> httpx.Response:
+    async def _listen(self, step: Listen) -> httpx2.Response:
         await self._opened.aclose()
         with create_request(self._http, step.request) as request:
             response = await self._http.send(request, stream=True)

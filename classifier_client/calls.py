@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-import httpx
+import httpx2
 
 from classifier_client.answers import (
     Document,
@@ -38,7 +38,7 @@ CONCURRENCY = 16  # two full batches of the default size: one is worked on, one 
 
 _PAGE = 100  # the most jobs that the service lists at once
 
-_ACCEPTED = httpx.codes.ACCEPTED
+_ACCEPTED = httpx2.codes.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class Calls(BatchCalls):
         return (yield from self._do(create_read(path))).content
 
 
-def _hold_back(reply: httpx.Response, deadline: float) -> Operation[None]:
+def _hold_back(reply: httpx2.Response, deadline: float) -> Operation[None]:
     """Don't ask at once where the service did not wait as it was asked to."""
     asked, applied = (
         int(seconds) if seconds.isdecimal() else 0

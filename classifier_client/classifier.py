@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import httpx
+import httpx2
 
 from classifier_client.calls import ATTEMPTS, Calls
 from classifier_client.connection import create_request, describe_connection
@@ -65,7 +65,7 @@ class Classifier:
     def __init__(self, url: str, *, token: str | None = None, attempts: int = ATTEMPTS) -> None:
         self.url = url.rstrip("/")
         self._calls = Calls(self.url, attempts)
-        self._http = httpx.Client(**describe_connection(self.url, token))
+        self._http = httpx2.Client(**describe_connection(self.url, token))
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,7 @@ class Classifier:
 class _Performer:
     """Does the steps of one operation, and puts away what they opened."""
 
-    def __init__(self, http: httpx.Client, run: Callable[[Operation[Any]], Any]) -> None:
+    def __init__(self, http: httpx2.Client, run: Callable[[Operation[Any]], Any]) -> None:
         self._http = http
         self._run = run
         self._opened = ExitStack()
@@ -157,7 +157,7 @@ class _Performer:
                 return step.started.result()
         return None
 
-    def _listen(self, step: Listen) -> httpx.Response:
+    def _listen(self, step: Listen) -> httpx2.Response:
         self._opened.close()
         with create_request(self._http, step.request) as request:
             response = self._http.send(request, stream=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 
 from classifier_client.errors import UnreachableError
 from classifier_client.steps import Request
@@ -22,15 +22,15 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def is_loopback(url: str) -> bool:
-    """Whether that is an address of this machine. Raises :class:`httpx.InvalidURL`."""
-    return httpx.URL(url).host in _LOOPBACK
+    """Whether that is an address of this machine. Raises :class:`httpx2.InvalidURL`."""
+    return httpx2.URL(url).host in _LOOPBACK
 
 
 def describe_connection(url: str, token: str | None) -> dict[str, Any]:
-    """The arguments of an httpx client. Raises :class:`UnreachableError` for no address."""
+    """The arguments of an httpx2 client. Raises :class:`UnreachableError` for no address."""
     try:
         has_proxy = not is_loopback(url)
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         raise UnreachableError(url, str(error)) from None
     return {
         "base_url": url,
@@ -39,14 +39,14 @@ def describe_connection(url: str, token: str | None) -> dict[str, Any]:
         # A proxy from the environment can't reach this machine's own addresses.
         "trust_env": has_proxy,
         # How many go out at once is for the caller to say.
-        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS),
+        "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS),
     }
 
 
 @contextlib.contextmanager
 def create_request(
-    http: httpx.Client | httpx.AsyncClient, step: Request
-) -> Iterator[httpx.Request]:
+    http: httpx2.Client | httpx2.AsyncClient, step: Request
+) -> Iterator[httpx2.Request]:
     """The request of a step, with its images open. Raises :class:`OSError` when that can't be.
 
     It takes no longer than is left until the deadline, nor does the service wait for longer.
@@ -68,7 +68,7 @@ def create_request(
             headers={**step.headers, **prefer},
             files=files or None,
             data={"custom_id": list(step.custom_ids)} if step.custom_ids else None,
-            timeout=httpx.Timeout(
+            timeout=httpx2.Timeout(
                 min(_ANSWER_SECONDS, longest),
                 connect=min(_CONNECT_SECONDS, longest),
                 read=min(wait + _ANSWER_SECONDS, longest),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 
 from classifier_client.answers import Document, Status
 from classifier_client.batch_answers import BatchStatus
@@ -37,7 +37,7 @@ class Conversation:
         reply = yield from self._persistence.ask(request)
         return self._understand(reply, self._read(reply), read)
 
-    def _do(self, request: Request) -> Operation[httpx.Response]:
+    def _do(self, request: Request) -> Operation[httpx2.Response]:
         """What has no document for an answer. Raises :class:`ProblemError`."""
         reply = yield from self._persistence.ask(request)
         if reply.is_error:
@@ -87,7 +87,7 @@ class Conversation:
             reply = None
             try:
                 reply = yield Listen(create_subscription(path, stream.last_id))
-                if reply.status_code == httpx.codes.NO_CONTENT:
+                if reply.status_code == httpx2.codes.NO_CONTENT:
                     return
                 if not is_busy(reply) or failures + 1 >= self._attempts:
                     self._expect_events(reply)
@@ -103,27 +103,27 @@ class Conversation:
                             yield from tell(snapshot)
                             if snapshot.has_ended():
                                 return
-                raise httpx.RemoteProtocolError("the events broke off")
-            except httpx.TransportError as error:
+                raise httpx2.RemoteProtocolError("the events broke off")
+            except httpx2.TransportError as error:
                 pause = self._persistence.pause_after(failures, error).seconds
             asked = find_asked_pause(reply) if reply is not None else None
             yield Pause(asked or stream.retry_seconds or pause)
             failures += 1
 
-    def _expect_events(self, reply: httpx.Response) -> None:
+    def _expect_events(self, reply: httpx2.Response) -> None:
         if reply.is_error:
             self._read(reply)
         if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
             raise UnreachableError(self._url, f"it answered {reply.status_code} without events")
 
-    def _read(self, reply: httpx.Response) -> Document:
+    def _read(self, reply: httpx2.Response) -> Document:
         """The document in an answer. Raises :class:`ProblemError` when that is an error."""
         document = self._parse(reply)
         if reply.is_error:
             raise ProblemError(reply.status_code, document)
         return document
 
-    def _parse(self, reply: httpx.Response) -> Document:
+    def _parse(self, reply: httpx2.Response) -> Document:
         try:
             document = reply.json()
         except ValueError:
@@ -133,7 +133,7 @@ class Conversation:
         return document
 
     def _understand(
-        self, reply: httpx.Response, content: Content, read: Callable[[Content], Understood]
+        self, reply: httpx2.Response, content: Content, read: Callable[[Content], Understood]
     ) -> Understood:
         try:
             return read(content)

@@ -14,7 +14,7 @@ _NAMELESS = "image"  # the service does not look at names; forms want one
 class FileReader:
     """A file that is open only while it is read: a process may not have a thousand open at once.
 
-    Has what httpx wants of a file. Raises :class:`OSError` at once when it can't be read.
+    Has what httpx2 wants of a file. Raises :class:`OSError` at once when it can't be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,11 +24,11 @@ class FileReader:
             self._size = os.fstat(file.fileno()).st_size
 
     def tell(self) -> int:
-        """Where it begins: httpx asks before it has read anything."""
+        """Where it begins: httpx2 asks before it has read anything."""
         return 0
 
     def seek(self, _: int, whence: int = os.SEEK_SET) -> int:
-        """Go back to the beginning; or tell where the end is, which is how httpx measures."""
+        """Go back to the beginning; or tell where the end is, which is how httpx2 measures."""
         self.close()
         return self._size if whence == os.SEEK_END else 0
 

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import httpx
+import httpx2
 
 from classifier_client.errors import NotFinishedError, UnreachableError
 from classifier_client.steps import Operation, Pause, Request
@@ -17,12 +17,12 @@ LONGEST_PAUSE_SECONDS = 60.0
 # image again outlasts that.
 IN_USE_SECONDS = 30.0
 
-_REFUSED = httpx.codes.TOO_MANY_REQUESTS
-_BUSY = frozenset({_REFUSED, httpx.codes.SERVICE_UNAVAILABLE})
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+_REFUSED = httpx2.codes.TOO_MANY_REQUESTS
+_BUSY = frozenset({_REFUSED, httpx2.codes.SERVICE_UNAVAILABLE})
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
 
 
-def find_asked_pause(reply: httpx.Response) -> float | None:
+def find_asked_pause(reply: httpx2.Response) -> float | None:
     """Seconds until the service would like to be asked again, if it says so."""
     text = reply.headers.get("Retry-After", "")
     try:
@@ -35,12 +35,12 @@ def find_asked_pause(reply: httpx.Response) -> float | None:
         return None
 
 
-def is_busy(reply: httpx.Response) -> bool:
+def is_busy(reply: httpx2.Response) -> bool:
     """Whether the same request may be answered otherwise a little later.
 
     A conflict is that when it has a time: a request with the same idempotency key is under way.
     """
-    if reply.status_code == httpx.codes.CONFLICT:
+    if reply.status_code == httpx2.codes.CONFLICT:
         return "Retry-After" in reply.headers
     return reply.status_code in _BUSY
 
@@ -57,7 +57,7 @@ class Persistence:
         self._url = url
         self._attempts = attempts
 
-    def ask(self, request: Request) -> Operation[httpx.Response]:
+    def ask(self, request: Request) -> Operation[httpx2.Response]:
         """The answer, or the last refusal.
 
         Raises :class:`UnreachableError`, and :class:`NotFinishedError` without a job when the
@@ -66,14 +66,14 @@ class Persistence:
         reply, _ = yield from self.insist(request)
         return reply
 
-    def insist(self, request: Request) -> Operation[tuple[httpx.Response, bool]]:
+    def insist(self, request: Request) -> Operation[tuple[httpx2.Response, bool]]:
         """As :meth:`ask`; and whether an earlier attempt may have done what was asked."""
         may_be_done = False
         patience = _Patience(self._attempts, request.deadline)
         while True:
             try:
-                reply: httpx.Response = yield request
-            except httpx.TransportError as error:
+                reply: httpx2.Response = yield request
+            except httpx2.TransportError as error:
                 yield self.pause_after(patience.failures, error, request.deadline)
                 patience.failures += 1
                 may_be_done = may_be_done or not isinstance(error, _NEVER_SENT)
@@ -88,7 +88,7 @@ class Persistence:
                 may_be_done = may_be_done or reply.status_code != _REFUSED
 
     def pause_after(
-        self, failures: int, error: httpx.TransportError, deadline: float = math.inf
+        self, failures: int, error: httpx2.TransportError, deadline: float = math.inf
     ) -> Pause:
         """Before the next attempt. Raises :class:`UnreachableError` when that was the last.
 
@@ -96,10 +96,10 @@ class Persistence:
         """
         pause = growing_pause(failures)
         is_late = time.monotonic() + pause >= deadline
-        if is_late and isinstance(error, httpx.TimeoutException):
+        if is_late and isinstance(error, httpx2.TimeoutException):
             raise NotFinishedError(None) from error
         is_last = is_late or failures + 1 >= self._attempts
-        if is_last or isinstance(error, httpx.UnsupportedProtocol):
+        if is_last or isinstance(error, httpx2.UnsupportedProtocol):
             raise UnreachableError(self._url, _describe(error)) from error
         return Pause(pause)
 
@@ -113,7 +113,7 @@ class _Patience:
         self._deadline = deadline
         self._in_use_until = math.inf
 
-    def find_pause(self, reply: httpx.Response) -> float | None:
+    def find_pause(self, reply: httpx2.Response) -> float | None:
         """Seconds before the next attempt; none when that was the last."""
         now = time.monotonic()
         asked = find_asked_pause(reply)
@@ -127,17 +127,17 @@ class _Patience:
             return None
         return pause
 
-    def _obeys_until(self, reply: httpx.Response, now: float) -> float:
+    def _obeys_until(self, reply: httpx2.Response, now: float) -> float:
         """Until when refusals like that don't count."""
         if self._deadline < math.inf:
             return self._deadline
-        if reply.status_code != httpx.codes.CONFLICT:
+        if reply.status_code != httpx2.codes.CONFLICT:
             return -math.inf
         self._in_use_until = min(self._in_use_until, now + IN_USE_SECONDS)
         return self._in_use_until
 
 
-def _describe(error: httpx.TransportError) -> str:
+def _describe(error: httpx2.TransportError) -> str:
     return str(error) or type(error).__name__
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Ask the service; comes to an :class:`httpx.Response` that was read.
+    """Ask the service; comes to an :class:`httpx2.Response` that was read.
 
     ``path`` is relative to the service's address. Whatever it asks for may reach the service twice.
     ``waits``: the service shall wait for what is not there yet. ``deadline``: when nobody waits for
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Ask for a stream, in place of the one before; comes to the :class:`httpx.Response`.
+    """Ask for a stream, in place of the one before; comes to the :class:`httpx2.Response`.
 
     That was read when it is an error.
     """

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 SAMPLE = Path(__file__).parent.parent / "app" / "samples" / "cat.jpg"
 UNKNOWN_ID = "0d1bfe2a-57f8-4c0e-9f43-3f6c6f6b7a10"

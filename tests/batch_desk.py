@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 from app.core import keys
 from app.core.config import Settings

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Self
 
-import httpx
+import httpx2
 
 # Less than between two comments, or these would keep a test waiting for an event that never comes.
 PATIENCE_SECONDS = 12
@@ -14,7 +14,7 @@ class EventSource:
 
     def __init__(self, url: str, last_event_id: str | None = None) -> None:
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-        self._client = httpx.Client(timeout=PATIENCE_SECONDS)
+        self._client = httpx2.Client(timeout=PATIENCE_SECONDS)
         request = self._client.build_request("GET", url, headers=headers)
         self.response = self._client.send(request, stream=True)
         self._lines = self.response.iter_lines()

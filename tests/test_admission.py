@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 from app.api.uploads import FORM_OVERHEAD_BYTES
 from app.core import keys

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 from app.core import keys
 from app.core.config import ResultSettings, Settings

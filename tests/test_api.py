@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 import redis
 from fastapi import FastAPI
-from httpx import Client
+from httpx2 import Client
 
 from app.core import keys
 from app.core.config import LimitSettings, Settings
@@ -354,7 +354,7 @@ def test_an_unexpected_error_tells_nothing(settings: Settings) -> None:
         raise RuntimeError("the password is swordfish")
 
     with run_api(app) as url:
-        response = httpx.get(f"{url}/boom")
+        response = httpx2.get(f"{url}/boom")
     assert_problem(response, 500, "internal-error")
     assert "swordfish" not in response.text
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from app.core import keys
@@ -98,7 +98,7 @@ def test_the_stream_of_an_erased_batch_ends(desk: BatchDesk, batch: dict[str, An
         stream.read_event()
         desk.client.delete(f"/batches/{batch['batch_id']}")
         assert stream.read_event() == {}
-    gone = httpx.get(f"{desk.url}/batches/{batch['batch_id']}/events")
+    gone = httpx2.get(f"{desk.url}/batches/{batch['batch_id']}/events")
     assert_problem(gone, 410, "batch-erased")
 
 
@@ -122,5 +122,5 @@ def test_a_batch_that_nobody_listens_to_has_no_watchers(
 
 
 def test_a_head_request_says_that_there_are_events(desk: BatchDesk, batch: dict[str, Any]) -> None:
-    response = httpx.head(f"{desk.url}/batches/{batch['batch_id']}/events")
+    response = httpx2.head(f"{desk.url}/batches/{batch['batch_id']}/events")
     assert (response.status_code, response.content) == (200, b"")

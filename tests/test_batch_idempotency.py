@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from httpx import Response
+from httpx2 import Response
 
 from app.core import keys
 from app.core.config import LimitSettings, QueueSettings, Settings

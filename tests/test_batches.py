@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from http.client import HTTPConnection
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from app.core import keys
@@ -364,5 +364,5 @@ def test_many_batches_at_once_are_each_whole(desk: BatchDesk) -> None:
 
 def send(desk: BatchDesk, images: Sequence[bytes]) -> dict[str, Any]:
     files = [("file", ("x", image)) for image in images]
-    document: dict[str, Any] = httpx.post(f"{desk.url}/batches", files=files, timeout=30).json()
+    document: dict[str, Any] = httpx2.post(f"{desk.url}/batches", files=files, timeout=30).json()
     return document

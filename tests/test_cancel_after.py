@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from httpx import Client
+from httpx2 import Client
 
 from app.core import keys
 from app.core.config import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from httpx import Client
+from httpx2 import Client
 
 from app.jobs.ledger import RedisLedger
 from app.main import create_app

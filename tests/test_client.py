@@ -271,6 +271,6 @@ def test_it_brings_nothing_of_the_service_along() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     loaded = set(answer.stdout.split())
-    assert "httpx" in loaded
+    assert "httpx2" in loaded
     assert not loaded & {"app", "torch", "fastapi", "pydantic", "redis", "celery"}
     assert (Path(__file__).parents[1] / "classifier_client" / "py.typed").exists()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -252,7 +252,7 @@ def test_waiting_that_is_not_answered_ends_with_its_time(
 
 def longest_timeout(error: BaseException) -> float:
     """Seconds that the request which the error is of was given to connect, write or read."""
-    assert isinstance(error.__cause__, httpx.TimeoutException)
+    assert isinstance(error.__cause__, httpx2.TimeoutException)
     return max(error.__cause__.request.extensions["timeout"].values())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -118,8 +118,8 @@ class Composition:
     def count_workers(self) -> int:
         """The workers that /health counts; 0 while nothing answers."""
         try:
-            answer = httpx.get(f"{self.url}/health", trust_env=False)
-        except httpx.TransportError:
+            answer = httpx2.get(f"{self.url}/health", trust_env=False)
+        except httpx2.TransportError:
             return 0
         return int(answer.json()["workers_available"])
 

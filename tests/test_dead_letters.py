@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
-from httpx import Client
+from httpx2 import Client
 from pydantic import SecretStr
 
 from app.core import keys
@@ -391,7 +391,7 @@ def test_without_a_token_set_administration_is_closed(
 def test_a_line_break_at_the_end_of_the_token_does_not_count(settings: Settings) -> None:
     settings = settings.model_copy(update={"admin": AdminSettings(token=SecretStr(f"{TOKEN}\n"))})
     with run_api(create_app(settings)) as url:
-        assert httpx.get(url + DEAD_LETTERS, headers=AUTHORIZATION).status_code == 200
+        assert httpx2.get(url + DEAD_LETTERS, headers=AUTHORIZATION).status_code == 200
 
 
 def test_the_name_of_the_scheme_may_be_written_in_any_case(office: Office) -> None:

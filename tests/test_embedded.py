@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 import redis
@@ -21,7 +21,7 @@ from app.embedded.redis_server import find_redis_server
 from app.embedded.supervisor import SAMPLE, service_url
 from tests.service import COMMAND, RunningService, clean_environment, find_free_port, wait_until
 
-HTTP = httpx.Client(timeout=30, trust_env=False)
+HTTP = httpx2.Client(timeout=30, trust_env=False)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_starts_again_what_ends_by_accident(embedded: RunningService, source: st
     def is_classified() -> bool:
         try:
             job_id = submit(embedded)
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return False
         wait_until(lambda: status_of(embedded, job_id) == "completed")
         return True

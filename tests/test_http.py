@@ -4,9 +4,9 @@ import gzip
 import json
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
-from httpx import Client
+from httpx2 import Client
 
 from app.core.config import CorsSettings, Settings
 from app.main import create_app
@@ -149,7 +149,7 @@ def test_the_own_page_behind_a_proxy_is_told_what_the_proxy_must_do(
 ) -> None:
     """Over plain HTTP nothing but the origin tells; nginx sends the upstream's name as Host."""
 
-    def upload(asked: Client, labels: dict[str, str]) -> httpx.Response:
+    def upload(asked: Client, labels: dict[str, str]) -> httpx2.Response:
         files = {"file": SAMPLE.read_bytes()}
         return asked.post("/classify", files=files, headers={"Origin": "http://box.lan"} | labels)
 
@@ -186,5 +186,5 @@ def test_it_names_the_version_and_where_it_is_served(client: Client) -> None:
     document = json.loads(render_document())
     assert document["info"]["version"] == create_app(Settings()).version
     for server in document["servers"]:
-        url = httpx.URL(str(client.base_url)).join(server["url"].rstrip("/") + "/health")
+        url = httpx2.URL(str(client.base_url)).join(server["url"].rstrip("/") + "/health")
         assert client.get(url).status_code == 200

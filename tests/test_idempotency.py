@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from httpx import Response
+from httpx2 import Response
 
 from app.core import keys
 from app.core.config import QueueSettings, ResultSettings, Settings

@@ -1,6 +1,6 @@
 """Uploads as they come, sent to the running service."""
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -10,7 +10,7 @@ from tests.service import RunningService, wait_until
 UPLOADS = create_uploads()
 
 
-def outcome_of(client: httpx.Client, data: bytes) -> str:
+def outcome_of(client: httpx2.Client, data: bytes) -> str:
     """What a client gets for an upload in the end, in the words of docs/inputs.md."""
     answer = client.post("/classify", files={"file": ("photo.jpg", data, "image/jpeg")})
     if answer.status_code == 202:
@@ -28,17 +28,17 @@ def outcome_of(client: httpx.Client, data: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(service: RunningService) -> httpx.Client:
-    return httpx.Client(base_url=service.url, timeout=60)
+def client(service: RunningService) -> httpx2.Client:
+    return httpx2.Client(base_url=service.url, timeout=60)
 
 
 @pytest.mark.parametrize("upload", UPLOADS, ids=lambda upload: upload.name)
-def test_an_upload_gets_what_the_documentation_says(client: httpx.Client, upload: Upload) -> None:
+def test_an_upload_gets_what_the_documentation_says(client: httpx2.Client, upload: Upload) -> None:
     assert outcome_of(client, upload.data) == upload.outcome
 
 
 def test_afterwards_the_next_good_image_works_and_no_process_was_lost(
-    client: httpx.Client, service: RunningService
+    client: httpx2.Client, service: RunningService
 ) -> None:
     def pids() -> set[int]:
         return {child.pid for child in psutil.Process(service.process.pid).children(True)}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import redis
-from httpx import Client
+from httpx2 import Client
 
 from app.core import keys
 from app.core.config import Settings

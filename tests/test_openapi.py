@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 import schemathesis
-from httpx import Client
+from httpx2 import Client
 from pydantic import SecretStr
 from schemathesis.checks import CHECKS, CheckFunction, load_all_checks
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 import redis
 
@@ -82,8 +82,8 @@ def run_traced_api(settings: Settings, durability: str, trace: Path) -> Iterator
 
 def is_live(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/live").status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/health/live").status_code == 200
+    except httpx2.TransportError:
         return False
 
 
@@ -92,7 +92,7 @@ def test_with_durability_always_an_upload_is_on_the_disk_before_it_is_accepted(
 ) -> None:
     check_strace()
     with run_traced_api(settings, "always", tmp_path / "trace") as api:
-        with httpx.Client(base_url=api.url, timeout=30) as client:
+        with httpx2.Client(base_url=api.url, timeout=30) as client:
             job_id = submit(client).json()["job_id"]
         wait_until(lambda: "202" in api.calls(), 10)
         folder = payload_folder(settings)
@@ -105,7 +105,7 @@ def test_with_durability_everysec_an_upload_is_on_the_disk_within_a_second_or_so
 ) -> None:
     check_strace()
     with run_traced_api(settings, "everysec", tmp_path / "trace") as api:
-        with httpx.Client(base_url=api.url, timeout=30) as client:
+        with httpx2.Client(base_url=api.url, timeout=30) as client:
             job_id = submit(client).json()["job_id"]
         folder = payload_folder(settings)
         wait_until(lambda: f"fsync {folder}" in api.calls(), 5)
@@ -134,7 +134,7 @@ class Storeroom:
         self.keeper = LedgerKeeper(None, prepared, settings)
 
     def submit_many(self, count: int) -> list[str]:
-        with run_api(create_app(self.settings)) as url, httpx.Client(base_url=url) as client:
+        with run_api(create_app(self.settings)) as url, httpx2.Client(base_url=url) as client:
             return [submit(client).json()["job_id"] for _ in range(count)]
 
     def claim(self) -> list[Claim]:
@@ -209,7 +209,7 @@ def test_the_upload_of_a_job_that_ended_as_its_worker_died_is_erased(
 
 
 def test_the_sweeper_erases_the_upload_of_a_job_whose_time_is_up(storeroom: Storeroom) -> None:
-    with run_api(create_app(storeroom.settings)) as url, httpx.Client(base_url=url) as client:
+    with run_api(create_app(storeroom.settings)) as url, httpx2.Client(base_url=url) as client:
         submit(client, cancel_after="0.001s")
     assert len(storeroom.uploads()) == 1
 

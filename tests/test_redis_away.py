@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 from app.core import keys
 from app.core.config import PayloadSettings, RedisSettings, Settings

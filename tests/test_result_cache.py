@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
-from httpx import Response
+from httpx2 import Response
 
 from app.core.config import ResultSettings, Settings
 from app.jobs.content import ContentDigest
@@ -28,7 +28,7 @@ class CacheDesk(Desk):
     def upload(self, image: Path = SAMPLE, **headers: str) -> Response:
         files = {"file": image.read_bytes()}
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.post(f"{self.url}/classify", files=files, headers=names, timeout=40)
+        return httpx2.post(f"{self.url}/classify", files=files, headers=names, timeout=40)
 
     def complete(self) -> None:
         self.ledger.beat("w", "{}", 60_000, ANSWER.identity)
@@ -37,7 +37,7 @@ class CacheDesk(Desk):
 
     def status(self, response: Response) -> str:
         job_id = response.json()["job_id"]
-        return str(httpx.get(f"{self.url}/status/{job_id}").json()["status"])
+        return str(httpx2.get(f"{self.url}/status/{job_id}").json()["status"])
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_an_image_that_comes_again_is_answered_at_once(desk: CacheDesk, caching:
     second = desk.upload()
     assert (second.status_code, second.headers["cache-status"]) == (202, "classifier; hit")
     assert second.json()["job_id"] != first.json()["job_id"]
-    result = httpx.get(f"{desk.url}/result/{second.json()['job_id']}")
+    result = httpx2.get(f"{desk.url}/result/{second.json()['job_id']}")
     assert result.json()["predictions"] == PREDICTIONS
     assert "retry-after" not in second.headers
     # Of the first: no worker is here to erase it.
@@ -111,7 +111,7 @@ def test_off_is_off(settings: Settings) -> None:
         response = desk.upload()
         assert "cache-status" not in response.headers
         assert desk.status(response) == "pending"
-        assert httpx.get(f"{url}/health").json()["cache"] is None
+        assert httpx2.get(f"{url}/health").json()["cache"] is None
 
 
 def test_the_health_says_what_was_saved(desk: CacheDesk) -> None:
@@ -120,7 +120,7 @@ def test_the_health_says_what_was_saved(desk: CacheDesk) -> None:
     desk.complete()
     desk.upload()
     counts = {"answered": 1, "joined": 1, "classified": 1, "entries": 1}
-    assert httpx.get(f"{desk.url}/health").json()["cache"] == counts
+    assert httpx2.get(f"{desk.url}/health").json()["cache"] == counts
 
 
 def test_owners_never_share() -> None:
@@ -148,7 +148,7 @@ def test_the_whole_service_answers_from_its_cache(tmp_path: Path) -> None:
     service = RunningService(tmp_path / "data", RESULT_CACHE_ENTRIES="100")
     try:
         answers = [
-            httpx.post(
+            httpx2.post(
                 f"{service.url}/classify",
                 files={"file": COFFEE.read_bytes()},
                 headers={"Prefer": "wait=30"},

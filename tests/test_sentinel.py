@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 import redis
@@ -34,7 +34,7 @@ from tests.sentinel_servers import (
 )
 from tests.service import RunningService, wait_until
 
-HTTP = httpx.Client(timeout=30, trust_env=False)
+HTTP = httpx2.Client(timeout=30, trust_env=False)
 ENDED = ("completed", "failed")
 WAITING_JOBS = 60
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 
 from tests.event_source import EventSource
@@ -20,14 +20,14 @@ CAT = (Path(__file__).parent.parent / "app" / "samples" / "cat.jpg").read_bytes(
 TERMINAL = ("completed", "failed")
 
 
-async def submit(client: httpx.AsyncClient, image: bytes) -> str:
+async def submit(client: httpx2.AsyncClient, image: bytes) -> str:
     answer = await client.post("/classify", files={"file": image})
     assert answer.status_code == 202, answer.text
     job_id: str = answer.json()["job_id"]
     return job_id
 
 
-async def follow(client: httpx.AsyncClient, job_id: str) -> list[dict[str, Any]]:
+async def follow(client: httpx2.AsyncClient, job_id: str) -> list[dict[str, Any]]:
     """Every status that a client sees until the job has ended."""
     seen = []
     async with asyncio.timeout(120):
@@ -45,13 +45,13 @@ def run_clients(url: str, images: list[bytes], clients: int) -> dict[str, list[d
         histories = {}
         waiting = list(enumerate(images))
 
-        async def work(client: httpx.AsyncClient) -> None:
+        async def work(client: httpx2.AsyncClient) -> None:
             while waiting:
                 _, image = waiting.pop(0)
                 job_id = await submit(client, image)
                 histories[job_id] = await follow(client, job_id)
 
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
             await asyncio.gather(*(work(client) for _ in range(clients)))
         return histories
 
@@ -79,7 +79,7 @@ def test_every_job_completes_when_a_worker_process_is_killed(service: RunningSer
     victim = processes[0]
 
     async def run() -> list[str]:
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=service.url, timeout=60) as client:
             ids = [await submit(client, CAT) for _ in range(100)]
             os.kill(victim.pid, signal.SIGKILL)
             ids += [await submit(client, CAT) for _ in range(100)]
@@ -98,7 +98,7 @@ def test_photographs_are_recognised(service: RunningService) -> None:
 
     async def run() -> list[list[dict[str, Any]]]:
         answers = []
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=service.url, timeout=60) as client:
             for image in reference:
                 job_id = await submit(client, (FOLDER / image["file"]).read_bytes())
                 await follow(client, job_id)
@@ -123,7 +123,7 @@ def test_the_web_process_stays_small_under_large_uploads(service: RunningService
     """120 MB is the budget; ten times as many uploads change nothing, see docs/performance.md."""
     (api,) = find_processes(service, "app.cli api")
     image = CAT + bytes(10_485_760 - len(CAT))
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx2.Client(base_url=service.url, timeout=60) as client:
         for _ in range(100):
             assert client.post("/classify", files={"file": image}).status_code == 202
         wait_until(lambda: client.get("/health").json()["queue_length"] == 0, 60)
@@ -135,11 +135,11 @@ def test_health_answers_while_redis_hangs(tmp_path: Path) -> None:
     try:
         (redis,) = find_processes(service, "redis")
         redis.suspend()
-        answer = httpx.get(f"{service.url}/health")
+        answer = httpx2.get(f"{service.url}/health")
         assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
-        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        assert httpx2.get(f"{service.url}/health/live").status_code == 200
         redis.resume()
-        wait_until(lambda: httpx.get(f"{service.url}/health").json()["status"] == "healthy")
+        wait_until(lambda: httpx2.get(f"{service.url}/health").json()["status"] == "healthy")
     finally:
         service.stop()
 
@@ -150,7 +150,7 @@ def test_no_accepted_job_is_left_when_redis_is_killed_under_load(tmp_path: Path)
 
     async def run() -> list[str]:
         accepted: list[str] = []
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=service.url, timeout=60) as client:
 
             async def post(count: int) -> None:
                 for _ in range(count):
@@ -185,7 +185,7 @@ def test_no_accepted_job_is_left_when_redis_is_killed_under_load(tmp_path: Path)
 def test_a_batch_ends_with_a_line_for_each_image(service: RunningService) -> None:
     images = [("file", (f"{number}.jpg", CAT)) for number in range(40)]
     images.append(("file", ("bad.jpg", CAT[: len(CAT) // 2])))
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx2.Client(base_url=service.url, timeout=60) as client:
         batch = client.post("/batches", files=images).json()
         with EventSource(f"{service.url}/batches/{batch['batch_id']}/events") as stream:
             seen = stream.read_to_end()

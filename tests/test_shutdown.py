@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from app.core import keys
@@ -34,7 +34,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def submit(cluster: Cluster, *images: bytes) -> list[str]:
-    with httpx.Client(base_url=cluster.url) as client:
+    with httpx2.Client(base_url=cluster.url) as client:
         answers = [client.post("/classify", files={"file": image}) for image in images]
     return [answer.json()["job_id"] for answer in answers]
 
@@ -100,7 +100,7 @@ def test_no_stream_holds_the_api_up(cluster: Cluster) -> None:
     (job_id,) = submit(cluster, CAT)
     with ThreadPoolExecutor() as threads:
         url, prefer = f"{cluster.url}/result/{job_id}", {"Prefer": "wait=60"}
-        answer = threads.submit(httpx.get, url, headers=prefer, timeout=EXIT_SECONDS)
+        answer = threads.submit(httpx2.get, url, headers=prefer, timeout=EXIT_SECONDS)
         wait_until(lambda: b"!" in (cluster.redis.hget(keys.job(job_id), "watchers") or b""))
         with EventSource(f"{cluster.url}/status/{job_id}/events") as stream:
             assert stream.read_status() == ("pending", 0)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from app.core import keys
@@ -53,7 +53,7 @@ def test_an_event_is_what_the_status_call_answers(desk: Desk, job_id: str) -> No
     with listen(desk, job_id) as stream:
         assert stream.read_block() == {"retry": "2000"}
         event = stream.read_event()
-    status = httpx.get(f"{desk.url}/status/{job_id}")
+    status = httpx2.get(f"{desk.url}/status/{job_id}")
     assert json.loads(event["data"]) == status.json()
     assert event["event"] == "status"
     assert status.headers["etag"] == f'"{event["id"]}"'
@@ -117,14 +117,14 @@ def test_who_comes_back_with_an_old_state_gets_the_present_one(
 
 @pytest.mark.parametrize("job_id", [UNKNOWN_ID, "no-uuid"])
 def test_an_unknown_job_is_not_found(desk: Desk, job_id: str) -> None:
-    assert_problem(httpx.get(f"{desk.url}/status/{job_id}/events"), 404, "job-not-found")
+    assert_problem(httpx2.get(f"{desk.url}/status/{job_id}/events"), 404, "job-not-found")
 
 
 def test_head_tells_whether_there_is_something_to_follow(desk: Desk, job_id: str) -> None:
-    response = httpx.head(f"{desk.url}/status/{job_id}/events")
+    response = httpx2.head(f"{desk.url}/status/{job_id}/events")
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert httpx.head(f"{desk.url}/status/{uuid4()}/events").status_code == 404
+    assert httpx2.head(f"{desk.url}/status/{uuid4()}/events").status_code == 404
 
 
 def test_many_listeners_share_one_registration_and_all_hear(desk: Desk, job_id: str) -> None:
@@ -165,9 +165,9 @@ def test_a_change_while_the_channel_is_cut_is_told(desk: Desk, job_id: str) -> N
 def test_the_stream_of_an_erased_job_ends(desk: Desk, job_id: str) -> None:
     with listen(desk, job_id) as stream:
         stream.read_event()
-        assert httpx.delete(f"{desk.url}/jobs/{job_id}").status_code == 204
+        assert httpx2.delete(f"{desk.url}/jobs/{job_id}").status_code == 204
         assert stream.read_event() == {}
-    assert_problem(httpx.get(f"{desk.url}/status/{job_id}/events"), 410, "job-erased")
+    assert_problem(httpx2.get(f"{desk.url}/status/{job_id}/events"), 410, "job-erased")
 
 
 def test_the_stream_of_a_job_that_vanished_while_the_channel_was_cut_ends(
@@ -188,12 +188,12 @@ def test_a_full_redis_still_lets_listen(desk: Desk, job_id: str) -> None:
 # --- ETag -----------------------------------------------------------------------------------------
 
 
-def ask_status(desk: Desk, job_id: str, tags: str) -> httpx.Response:
-    return httpx.get(f"{desk.url}/status/{job_id}", headers={"If-None-Match": tags})
+def ask_status(desk: Desk, job_id: str, tags: str) -> httpx2.Response:
+    return httpx2.get(f"{desk.url}/status/{job_id}", headers={"If-None-Match": tags})
 
 
 def test_who_has_the_present_status_gets_nothing_again(desk: Desk, job_id: str) -> None:
-    tag = httpx.get(f"{desk.url}/status/{job_id}").headers["etag"]
+    tag = httpx2.get(f"{desk.url}/status/{job_id}").headers["etag"]
     for tags in (tag, f'"other", W/{tag}', "*"):
         response = ask_status(desk, job_id, tags)
         assert (response.status_code, response.content) == (304, b"")
@@ -201,9 +201,9 @@ def test_who_has_the_present_status_gets_nothing_again(desk: Desk, job_id: str) 
 
 
 def test_another_status_has_another_tag(desk: Desk, job_id: str) -> None:
-    tags = [httpx.get(f"{desk.url}/status/{job_id}").headers["etag"]]
+    tags = [httpx2.get(f"{desk.url}/status/{job_id}").headers["etag"]]
     claims = desk.claim()
-    tags.append(httpx.get(f"{desk.url}/status/{job_id}").headers["etag"])
+    tags.append(httpx2.get(f"{desk.url}/status/{job_id}").headers["etag"])
     desk.ledger.report_progress(claims, 20, Stage.DECODING)
     response = ask_status(desk, job_id, ", ".join(tags))
     assert (response.status_code, response.json()["progress"]) == (200, 20)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 import uvicorn
-from httpx import Client, Response
+from httpx2 import Client, Response
 
 from app.core import keys
 from app.core.config import ResultSettings, Settings
@@ -38,7 +38,7 @@ class Desk:
 
     def ask(self, method: str, path: str, **options: Any) -> "Future[Response]":
         """Send a request without waiting for its answer."""
-        return self._threads.submit(httpx.request, method, self.url + path, timeout=40, **options)
+        return self._threads.submit(httpx2.request, method, self.url + path, timeout=40, **options)
 
     def post(self, prefer: str = "wait=30") -> "Future[Response]":
         files = {"file": SAMPLE.read_bytes()}
@@ -79,7 +79,7 @@ def test_an_upload_is_answered_with_its_result(desk: Desk) -> None:
     assert response.status_code == 200
     assert response.json()["predictions"] == PREDICTIONS
     assert response.headers["preference-applied"] == "wait=30"
-    fetched = httpx.get(f"{desk.url}/result/{response.json()['job_id']}")
+    fetched = httpx2.get(f"{desk.url}/result/{response.json()['job_id']}")
     assert fetched.json() == response.json()
     assert "preference-applied" not in fetched.headers
 
@@ -116,13 +116,13 @@ def test_following_a_job_can_wait_too(desk: Desk, path: str) -> None:
 def test_what_has_ended_is_not_waited_for(desk: Desk, path: str) -> None:
     job_id = desk.post("nothing").result().json()["job_id"]
     desk.complete()
-    assert httpx.get(f"{desk.url}/{path}/{job_id}", headers=PATIENT).status_code == 200
+    assert httpx2.get(f"{desk.url}/{path}/{job_id}", headers=PATIENT).status_code == 200
 
 
 @pytest.mark.parametrize(("path", "status"), [("status", 200), ("result", 202)])
 def test_following_a_job_that_takes_longer(desk: Desk, path: str, status: int) -> None:
     job_id = desk.post("nothing").result().json()["job_id"]
-    response = httpx.get(f"{desk.url}/{path}/{job_id}", headers={"Prefer": "wait=1"})
+    response = httpx2.get(f"{desk.url}/{path}/{job_id}", headers={"Prefer": "wait=1"})
     assert (response.status_code, response.json()["status"]) == (status, "pending")
     assert response.headers["preference-applied"] == "wait=1"
 
@@ -236,6 +236,6 @@ def test_a_full_redis_still_tells_what_has_ended(desk: Desk) -> None:
     job_id = desk.post("nothing").result().json()["job_id"]
     desk.complete()
     with memory_limit_reached(desk.redis):
-        response = httpx.get(f"{desk.url}/result/{job_id}", headers=PATIENT)
+        response = httpx2.get(f"{desk.url}/result/{job_id}", headers=PATIENT)
     assert response.status_code == 200
     assert not desk.redis.hexists(keys.job(job_id), "watchers")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
-from httpx import Client
+from httpx2 import Client
 
 from app.core.config import Settings
 from app.main import create_app

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
-from httpx import Response
+from httpx2 import Response
 
 from app.core import keys
 from app.core.config import PayloadSettings, ResultSettings, Settings
@@ -222,6 +222,6 @@ def test_what_was_never_accepted_is_not_found(
 
 
 def test_other_methods_are_named(desk: Desk) -> None:
-    response = httpx.get(f"{desk.url}/jobs/{uuid4()}/cancel")
+    response = httpx2.get(f"{desk.url}/jobs/{uuid4()}/cancel")
     assert_problem(response, 405, "method-not-allowed")
     assert response.headers["allow"] == "POST"

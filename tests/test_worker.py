@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 import redis
@@ -36,7 +36,7 @@ class Commands:
     def __init__(self, redis_url: str, data_dir: Path, **environment: str) -> None:
         self.redis = redis.Redis.from_url(redis_url)
         self.port = find_free_port()
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         self._environment = clean_environment(
             REDIS_URL=redis_url, DATA_DIR=str(data_dir), WORKER_PROCESSES="1", **environment
         )
@@ -58,7 +58,7 @@ class Commands:
         assert all(process.poll() is None for process in self._processes)
         try:
             return bool(self.client.get("/health").json()["workers_available"])
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return False
 
     def submit(self, image: bytes) -> str:

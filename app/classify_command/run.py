@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from app.classify_command.journal import Entry, Journal
 from app.classify_command.sources import Source
@@ -119,9 +119,9 @@ class Run:
             return Answer(position, source.name, document, is_final)
         except (UnreachableError, NotFinishedError) as error:
             return _fail(position, source, "Service not reachable", error)
-        except httpx.HTTPStatusError as error:
+        except httpx2.HTTPStatusError as error:
             return _fail(position, source, "Download failed", f"HTTP {error.response.status_code}")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return _fail(position, source, "Download failed", error or type(error).__name__)
         except OSError as error:
             return _fail(position, source, "Unreadable file", error.strerror or error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import httpx
+import httpx2
 
 from classifier_client import ImageSource
 from classifier_client.connection import is_loopback
@@ -42,7 +42,7 @@ class Source(Protocol):
         """
 
     async def read(self) -> ImageSource:
-        """Raises :class:`OSError`, :class:`httpx.HTTPError`, :class:`httpx.InvalidURL`."""
+        """Raises :class:`OSError`, :class:`httpx2.HTTPError`, :class:`httpx2.InvalidURL`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class WebSource:
         content = bytearray()
         has_proxy = not is_loopback(self.name)
         async with (
-            httpx.AsyncClient(
+            httpx2.AsyncClient(
                 follow_redirects=True, timeout=_DOWNLOAD_SECONDS, trust_env=has_proxy
             ) as http,
             http.stream("GET", self.name) as response,

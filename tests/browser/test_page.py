@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -31,7 +31,7 @@ def test_an_image_is_classified_and_its_predictions_shown(
     page.choose(CAT)
     page.wait_until_at_rest(1)
     (entry,) = page.remembered()
-    result = httpx.get(f"{service.url}/result/{entry['id']}").json()
+    result = httpx2.get(f"{service.url}/result/{entry['id']}").json()
     expected = [
         (prediction["class_name"], f"{prediction['confidence'] * 100:.1f} %")
         for prediction in result["predictions"]
@@ -135,7 +135,7 @@ def test_the_history_is_there_after_a_reload_and_gone_once_cleared(
     wait_until(lambda: page.states() == [])
     assert page.remembered() == []
     for job_id in ids:
-        wait_until(lambda: httpx.get(f"{service.url}/result/{job_id}").status_code == 410)
+        wait_until(lambda: httpx2.get(f"{service.url}/result/{job_id}").status_code == 410)
     page.browser.refresh()
     assert page.find("#nothing").is_displayed()
 
@@ -174,7 +174,7 @@ def test_one_image_can_be_removed_and_is_erased(page: Page, service: RunningServ
     page.press("remove", "cat.jpg")
     assert page.states() == ["completed"]
     assert [entry["name"] for entry in page.remembered()] == ["coffee.jpg"]
-    wait_until(lambda: httpx.get(f"{service.url}/status/{job_id}").status_code == 410)
+    wait_until(lambda: httpx2.get(f"{service.url}/status/{job_id}").status_code == 410)
 
 
 # --- The rest of the page -------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_page_that_nobody_sees_sends_but_neither_asks_nor_follows(
         page.wait_for_states("pending")
         (entry,) = page.remembered()
         end = f"{service.url}/result/{entry['id']}"
-        assert httpx.get(end, headers={"Prefer": "wait=30"}).status_code == 200
+        assert httpx2.get(end, headers={"Prefer": "wait=30"}).status_code == 200
         requests = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
         assert f"{service.url}/health" not in page.run(requests)
         assert page.states() == ["pending"]

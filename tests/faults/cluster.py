@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-import httpx
+import httpx2
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -207,9 +207,9 @@ class Cluster:
         ended = [process for process in self._processes() if not process.is_running()]
         assert not ended, f"{ended[0].name} has ended"
         try:
-            health = httpx.get(f"{self.url}/health", timeout=5).json()
+            health = httpx2.get(f"{self.url}/health", timeout=5).json()
             names = [worker.find_name(self.redis) for worker in self.workers]
-        except (httpx.TransportError, redis.RedisError):
+        except (httpx2.TransportError, redis.RedisError):
             return False
         return health["status"] == "healthy" and None not in names
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 
 from tests.faults.cluster import Cluster
 from tests.faults.invariant import Invariant, Verdict
@@ -176,9 +176,9 @@ class Drill:
         over = since or time.time()
         name = self.random.choice(self._usual)
         deadline = time.monotonic() + _PROBE_SECONDS
-        with httpx.Client(base_url=self.cluster.url, timeout=30) as client:
+        with httpx2.Client(base_url=self.cluster.url, timeout=30) as client:
             while True:
-                with contextlib.suppress(httpx.TransportError):
+                with contextlib.suppress(httpx2.TransportError):
                     reply = client.post("/classify", files={"file": self._pictures[name]})
                     if reply.status_code == 202:
                         break

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 from PIL import Image
 
 from tests.faults.trapped_worker import Trap
@@ -51,7 +51,7 @@ def make_wide_picture(side: int) -> bytes:
 def ask_calmly(url: str, pictures: dict[str, bytes]) -> dict[str, Prediction]:
     """What the service says of each picture now."""
     expected = {}
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx2.Client(base_url=url, timeout=30) as client:
         for name, picture in pictures.items():
             reply = client.post("/classify", files={"file": io.BytesIO(picture)})
             assert reply.status_code == 202, reply.text
@@ -65,7 +65,7 @@ def read_prediction(body: bytes) -> Prediction:
     return Prediction(best["class_name"], best["confidence"])
 
 
-def _wait_for(client: httpx.Client, job_id: str) -> Prediction:
+def _wait_for(client: httpx2.Client, job_id: str) -> Prediction:
     deadline = time.monotonic() + _CALM_SECONDS
     while (reply := client.get(f"/result/{job_id}")).status_code == 202:
         assert time.monotonic() < deadline, "the service classifies nothing"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from httpx import Client
+from httpx2 import Client
 
 from app.core import keys
 from app.core.config import Settings

@@ -10,8 +10,8 @@ import ipaddress
 import math
 from collections.abc import Iterable, Sequence
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from app.webhooks.addresses import AddressGuard
 from app.webhooks.sending.names import Resolver
@@ -31,13 +31,13 @@ class AddressRefusedError(Exception):
     """Raised when a receiver's name leads only where deliveries must not go."""
 
 
-class CheckedBackend(httpcore.AsyncNetworkBackend):
+class CheckedBackend(httpcore2.AsyncNetworkBackend):
     """Opens TCP connections to addresses that the guard allows."""
 
     def __init__(self, guard: AddressGuard, resolver: Resolver) -> None:
         self._guard = guard
         self._resolver = resolver
-        self._backend = httpcore.AnyIOBackend()
+        self._backend = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -45,9 +45,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore's errors.
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore2's errors.
 
         ``timeout``: seconds in which the request is to be answered, too.
         """
@@ -58,7 +58,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         # The answer has its share as well.
         share = min((timeout or math.inf) / (len(addresses) + 1), _LONGEST_TRY_SECONDS)
         for address in others:
-            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+            with contextlib.suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 return await self._backend.connect_tcp(
                     address, port, share, local_address, socket_options
                 )
@@ -86,10 +86,10 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def create_pool(guard: AddressGuard, resolver: Resolver) -> httpcore.AsyncConnectionPool:
+def create_pool(guard: AddressGuard, resolver: Resolver) -> httpcore2.AsyncConnectionPool:
     """Connections for one event loop. It knows neither redirects nor proxies."""
-    return httpcore.AsyncConnectionPool(
-        ssl_context=httpx.create_ssl_context(),
+    return httpcore2.AsyncConnectionPool(
+        ssl_context=httpx2.create_ssl_context(),
         # Whoever sends bounds how many there are.
         max_connections=None,
         keepalive_expiry=_KEEPALIVE_SECONDS,

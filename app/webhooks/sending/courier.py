@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 
-import httpcore
+import httpcore2
 
 from app.webhooks.sending.connections import AddressRefusedError, NameNotResolvedError
 from app.webhooks.sending.event import render_event
@@ -24,8 +24,8 @@ _MOST_READ_BYTES = 16_384
 _MOST_READ_SECONDS = 1.0
 
 _LOST_CONNECTION = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
     OSError,
 )
 
@@ -44,7 +44,7 @@ class Courier:
 
     def __init__(
         self,
-        pool: httpcore.AsyncConnectionPool,
+        pool: httpcore2.AsyncConnectionPool,
         timeout_seconds: float,
         service_url: str | None,
     ) -> None:
@@ -71,7 +71,7 @@ class Courier:
     async def _send(self, claim: DeliveryClaim) -> _Answer:
         try:
             return await self._post(claim)
-        except (TimeoutError, httpcore.TimeoutException):
+        except (TimeoutError, httpcore2.TimeoutException):
             return _Answer(error="timed-out")
         except NameNotResolvedError:
             return _Answer(error="name-not-resolved")
@@ -101,7 +101,7 @@ class Courier:
         return _understand(response)
 
 
-async def _read_some(response: httpcore.Response) -> None:
+async def _read_some(response: httpcore2.Response) -> None:
     read = 0
     with contextlib.suppress(TimeoutError, *_LOST_CONNECTION):
         async with asyncio.timeout(_MOST_READ_SECONDS):
@@ -111,7 +111,7 @@ async def _read_some(response: httpcore.Response) -> None:
                     break
 
 
-def _understand(response: httpcore.Response) -> _Answer:
+def _understand(response: httpcore2.Response) -> _Answer:
     status = response.status
     if 300 <= status < 400:
         return _Answer(status, "redirect-refused")
