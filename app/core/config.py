@@ -35,6 +35,7 @@ from app.core.setting_groups import (
     RedisSettings,
     ResultSettings,
     RetrySettings,
+    TrustedSettings,
     WebhookSettings,
     WorkerSettings,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "ResultSettings",
     "RetrySettings",
     "Settings",
+    "TrustedSettings",
     "WebhookSettings",
     "WorkerSettings",
     "get_settings",
@@ -104,6 +106,7 @@ class Settings(BaseSettings):
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    trusted: TrustedSettings = Field(default_factory=TrustedSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
     data_dir: Path = Field(

@@ -6,7 +6,7 @@
 import os
 import re
 from enum import StrEnum
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -287,6 +287,28 @@ class ListenSettings(BaseModel):
         "127.0.0.1", description="Address to listen on; loopback unless told otherwise."
     )
     port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
+
+
+class TrustedSettings(BaseModel):
+    """Which senders are believed about requests that they pass on."""
+
+    proxies: str = Field(
+        "",
+        description="Addresses or networks of reverse proxies, comma-separated: "
+        "`10.0.0.5,192.168.1.0/24`. They alone may say with `Forwarded` or `X-Forwarded-…` whom "
+        "they speak for. None by default.",
+    )
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for network in _split(text):
+            ip_network(network)
+        return text
+
+    def list_proxies(self) -> list[IPv4Network | IPv6Network]:
+        """One by one."""
+        return [ip_network(network) for network in _split(self.proxies)]
 
 
 class WorkerSettings(BaseModel):
