@@ -16,6 +16,10 @@ BATCH = PREFIX + "batch:"  # + batch id: hash, the batch's record with its jobs 
 # expires, with what is below, RESULT_TTL after its last job ended
 BATCH_JOBS = PREFIX + "batch-jobs:"  # + batch id: list of its jobs' ids in the sender's order
 BATCH_ENDED = PREFIX + "batch-ended:"  # + batch id: list of those that ended, in that order
+ANSWERS = (
+    PREFIX + "answers:"
+)  # + job or batch id: hash, the answers that the job's followers, or the
+# batch's jobs, share, each by the id of the job that was classified; expires with the last of them
 ERASED = PREFIX + "erased:"  # + job id: string, the request that erased a job and whose it was;
 # expires RESULT_TTL after that
 LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that watches jobs; a message
@@ -90,6 +94,11 @@ def batch_jobs(batch_id: str) -> str:
 def batch_ended(batch_id: str) -> str:
     """The key of the list of a batch's jobs that ended."""
     return BATCH_ENDED + batch_id
+
+
+def answers(shelf: str) -> str:
+    """The key of the answers that the followers of a job, or the jobs of a batch, share."""
+    return ANSWERS + shelf
 
 
 def erased(job_id: str) -> str:

@@ -22,6 +22,7 @@ from app.jobs.batch import Batch, BatchImage
 from app.jobs.job import Backlog, Job, Reception
 from app.jobs.live_batches import LiveBatches
 from app.jobs.payloads import PayloadIntake
+from app.jobs.records import read_jobs
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 from app.jobs.withdrawals import Withdrawal
@@ -114,14 +115,8 @@ class Batches:
         """
         command = partial(self._redis.lrange, keys.batch_ended(batch_id), start, start + count - 1)
         job_ids = [word.decode() for word in cast(list[bytes], await self._guard.call(command))]
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hgetall(keys.job(job_id))
-        records = await self._guard.call(pipeline.execute)
-        return [
-            (job_id, Job.from_record(job_id, record) if record else None)
-            for job_id, record in zip(job_ids, records, strict=True)
-        ]
+        jobs = await read_jobs(self._redis, self._guard, job_ids)
+        return list(zip(job_ids, jobs, strict=True))
 
     async def cancel(self, batch_id: str, owner: str) -> Batch:
         """Cancel what has not ended: at once what waits, before the next step what a worker has.

@@ -8,6 +8,7 @@ import redis.asyncio
 from app.core import keys
 from app.core.config import Settings
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
+from app.jobs.records import read_jobs
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
@@ -73,14 +74,7 @@ class RedisIntake:
         return [(Reception(verdict), backlog) for verdict in verdicts]
 
     async def _find_group(self, job_ids: list[str]) -> list[Job | None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hgetall(keys.job(job_id))
-        records = await self._guard.call(pipeline.execute)
-        return [
-            Job.from_record(job_id, record) if record else None
-            for job_id, record in zip(job_ids, records, strict=True)
-        ]
+        return await read_jobs(self._redis, self._guard, job_ids)
 
     async def _look_group(self, askers: list[None]) -> list[Backlog]:
         pipeline = self._redis.pipeline(transaction=False)

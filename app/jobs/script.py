@@ -29,6 +29,7 @@ _KEY_NAMES = (
     "BATCH",
     "BATCH_JOBS",
     "BATCH_ENDED",
+    "ANSWERS",
     "ERASED",
     "IDEMPOTENCY",
     "LIVE",

@@ -28,6 +28,7 @@ from app.jobs.intake import RedisIntake
 from app.jobs.job import Answer, Backlog, Claim, Job, Outcome, Reception, Submission
 from app.jobs.ledger import RedisLedger
 from app.jobs.live_batches import LiveBatches
+from app.jobs.records import read_jobs
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.redis_payloads import RedisPayloadIntake
 from app.jobs.withdrawals import Withdrawals
@@ -202,8 +203,7 @@ class LedgerUnderTest:
         return int(self.redis.llen(keys.DOORBELLS))
 
     def find(self, job_id: str) -> Job | None:
-        record = self.redis.hgetall(keys.job(job_id))
-        return Job.from_record(job_id, record) if record else None
+        return self._read([job_id])[0]
 
     def get(self, job_id: str) -> Job:
         job = self.find(job_id)
@@ -212,11 +212,16 @@ class LedgerUnderTest:
 
     def get_many(self, job_ids: Sequence[str]) -> list[Job]:
         """The records of jobs, all of them there."""
-        pipeline = self.redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hgetall(keys.job(job_id))
-        records = pipeline.execute()
-        return [Job.from_record(*pair) for pair in zip(job_ids, records, strict=True)]
+        jobs = [job for job in self._read(job_ids) if job is not None]
+        assert len(jobs) == len(job_ids)
+        return jobs
+
+    def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
+        async def run() -> list[Job | None]:
+            async with AsyncRedis.from_url(self.url) as client:
+                return await read_jobs(client, RedisGuard(), job_ids)
+
+        return asyncio.run(run())
 
     def waiting(self) -> list[str]:
         """Interactive jobs, then bulk jobs."""

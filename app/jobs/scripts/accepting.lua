@@ -48,7 +48,7 @@ local function queue_or_share(id, record, content, is_fresh)
   local flight = content and not is_fresh and not answered and find_flight(content, record.bulk)
   if answered then
     write(id, record)
-    copy_answer(id, record, answered)
+    share_answer(id, record, answered)
     return ANSWERED
   elseif flight then
     write(id, record)

@@ -52,13 +52,21 @@ end
 -- Jobs that ended because another did: their uploads can go, too.
 local freed = {}
 
--- Give a pending job the answer of another.
-local function copy_answer(id, record, source)
+-- Give a pending job the answer of another, `source`. All jobs that are given it share one copy: an
+-- answer may be a hundred times as long as the request for it. The copy outlives `source`; that of a
+-- batch's jobs is kept with the batch.
+local function share_answer(id, record, source)
   local answer = redis.call('HMGET', JOB .. source, 'result', 'model', 'version', 'engine')
+  local shelf = ANSWERS .. (record.batch or source)
+  redis.call('HSETNX', shelf, source, answer[1])
+  redis.call('HINCRBY', shelf, source .. ' uses', 1)
+  if not record.batch then
+    redis.call('PEXPIRE', shelf, RESULT_TTL)
+  end
   record.attempts = text(record.attempts + 1)
   enter(id, record, 'processing', '0', 'attempts', record.attempts, 'claimed', stamp,
     'model', answer[2], 'version', answer[3], 'engine', answer[4])
-  finish(id, record, 'completed', '100', 'result', answer[1])
+  finish(id, record, 'completed', '100', 'answer', source)
   freed[#freed + 1] = id
 end
 
@@ -79,7 +87,7 @@ share_end = function(id, record, is_answered, is_suspect)
   for i = #followers, 1, -1 do
     local follower = read_record(followers[i])
     if follower.state == 'pending' and is_answered then
-      copy_answer(followers[i], follower, id)
+      share_answer(followers[i], follower, id)
     elseif follower.state == 'pending' then
       if is_suspect then
         redis.call('HSET', JOB .. followers[i], 'solo', 1)

@@ -23,7 +23,7 @@ for _, id in ipairs(ids) do
 end
 -- One that had not ended is cancelled by that.
 write_batches()
-redis.call('UNLINK', BATCH .. batch, BATCH_JOBS .. batch, BATCH_ENDED .. batch)
+redis.call('UNLINK', BATCH .. batch, BATCH_JOBS .. batch, BATCH_ENDED .. batch, ANSWERS .. batch)
 redis.call('SET', ERASED .. batch, mark, 'PX', RESULT_TTL)
 tell_watchers(batch, watchers, true, BATCH .. batch)
 conclude()

@@ -48,12 +48,31 @@ end
 -- ended: a message for each process and script. What is erased has an empty record by then.
 local news = {}
 
+-- A job's record as its readers get it, with the answer that it shares (see share_answer).
+local function read_whole(id)
+  local fields = redis.call('HGETALL', JOB .. id)
+  local source, batch
+  for i = 1, #fields, 2 do
+    if fields[i] == 'answer' then
+      source = fields[i + 1]
+    elseif fields[i] == 'batch' then
+      batch = fields[i + 1]
+    end
+  end
+  local answer = source and redis.call('HGET', ANSWERS .. (batch or source), source)
+  if answer then
+    fields[#fields + 1] = 'result'
+    fields[#fields + 1] = answer
+  end
+  return fields
+end
+
 -- `key`: of the record, if it is not a job's.
 local function tell_watchers(id, watchers, has_ended, key)
   local item
   for watcher, end_only in string.gmatch(watchers or '', '([^ !]+)(!?)') do
     if has_ended or end_only == '' then
-      item = item or {id, redis.call('HGETALL', key or JOB .. id)}
+      item = item or {id, key and redis.call('HGETALL', key) or read_whole(id)}
       news[watcher] = news[watcher] or {}
       table.insert(news[watcher], item)
     end
@@ -109,13 +128,13 @@ local function let_batch_expire(batch)
       redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
     end
   end
-  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED}) do
+  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED, ANSWERS}) do
     redis.call('PEXPIRE', prefix .. batch, RESULT_TTL)
   end
 end
 
 local function keep_batch(batch)
-  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED}) do
+  for _, prefix in ipairs({BATCH, BATCH_JOBS, BATCH_ENDED, ANSWERS}) do
     redis.call('PERSIST', prefix .. batch)
   end
 end

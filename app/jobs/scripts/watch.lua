@@ -18,6 +18,6 @@ for i = 2, #ARGV, 2 do
       redis.call('HSET', JOB .. id, 'watchers', watchers)
     end
   end
-  records[#records + 1] = redis.call('HGETALL', JOB .. id)
+  records[#records + 1] = read_whole(id)
 end
 return records

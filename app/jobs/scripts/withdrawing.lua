@@ -16,6 +16,19 @@ local function cancel_job(id, record, token)
   return record.state == 'cancelled' and record.cancel == token and DONE or ENDED
 end
 
+-- The copy of an answer goes with the last job that shares it. Those that have expired meanwhile are
+-- not counted out: then it stays, out of reach, until its own time is up.
+local function leave_answer(id, record)
+  local source = redis.call('HGET', JOB .. id, 'answer')
+  if not source then
+    return
+  end
+  local shelf = ANSWERS .. (record.batch or source)
+  if redis.call('HINCRBY', shelf, source .. ' uses', -1) <= 0 then
+    redis.call('HDEL', shelf, source, source .. ' uses')
+  end
+end
+
 -- Whatever its state; one that has not ended is cancelled first, and whoever holds it will find its
 -- claim gone. A mark stays for as long as its result might have. Those who watch hear that it is
 -- erased, and nothing before.
@@ -28,6 +41,7 @@ local function erase_job(id, record, mark)
     cancel(id, record)
   end
   redis.call('ZREM', DEAD, id)
+  leave_answer(id, record)
   redis.call('UNLINK', JOB .. id)
   if PAYLOADS_IN_REDIS then
     redis.call('UNLINK', PAYLOAD .. id)
