@@ -18,7 +18,7 @@ from httpx2 import Client, Response
 from app.api.uploads import FORM_OVERHEAD_BYTES
 from app.core import keys
 from app.core.config import LimitSettings, PayloadSettings, QueueSettings, RedisSettings, Settings
-from app.core.errors import StorageFullError
+from app.core.errors import ResultsFullError
 from app.core.redis_client import create_async_client
 from app.jobs.job import Answer, Outcome
 from app.jobs.ledger import RedisLedger
@@ -215,20 +215,32 @@ class TestRedisIsFull:
 
     def refused(self, client: Client) -> Response:
         """The answer once the service has seen that Redis is full; until then others are right."""
-        wait_until(lambda: submit(client).status_code == 503, 5)
+        wait_until(lambda: submit(client).status_code == 429, 5)
         return submit(client)
 
     def test_an_upload_is_refused(self, client: Client, direct: Any) -> None:
         with memory_limit_reached(direct):
             response = self.refused(client)
-        assert_problem(response, 503, "storage-full")
-        assert response.headers["retry-after"] == "10"
+        assert_problem(response, 429, "results-full")
+        assert response.headers["retry-after"] == "60", "nothing is kept that would expire"
+
+    def test_the_sender_learns_when_the_oldest_result_expires(
+        self, client: Client, direct: Any, ledger: RedisLedger
+    ) -> None:
+        job_id = submit(client).json()["job_id"]
+        finish_all(ledger)
+        direct.expire(keys.job(job_id), 700)
+        with memory_limit_reached(direct):
+            # An upload that came too far to be told the time is told a minute.
+            wait_until(lambda: self.refused(client).headers["retry-after"] != "60", 5)
+            response = self.refused(client)
+        assert 690 < int(response.headers["retry-after"]) <= 700
 
     def test_it_is_refused_before_its_body_is_read(self, client: Client, direct: Any) -> None:
         with memory_limit_reached(direct):
             self.refused(client)
             answer = send_head_only(client, SAMPLE_BYTES)
-        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.startswith(b"HTTP/1.1 429 ")
 
     def test_accepted_jobs_end_and_can_be_followed(
         self, client: Client, direct: Any, ledger: RedisLedger
@@ -260,7 +272,7 @@ class TestRedisIsFull:
                 job_id = uuid4()
                 upload = service.create_upload(job_id)
                 await upload.write(SAMPLE.read_bytes())
-                with memory_limit_reached(direct), pytest.raises(StorageFullError):
+                with memory_limit_reached(direct), pytest.raises(ResultsFullError):
                     await service.submit(job_id, upload, "anonymous")
 
         asyncio.run(run())

@@ -193,7 +193,7 @@ def test_a_batch_that_could_never_fit_is_told_so(settings: Settings) -> None:
 
 def test_a_full_redis_refuses_the_whole_batch(desk: BatchDesk) -> None:
     with memory_limit_reached(desk.redis):
-        assert_problem(desk.post([IMAGE] * 3), 503, "storage-full")
+        assert_problem(desk.post([IMAGE] * 3), 429, "results-full")
     desk.assert_nothing_was_accepted()
 
 

@@ -30,6 +30,8 @@ SPECIFIED = {
 }
 # Of those that have no default and don't take just any text.
 VALUES = {
+    "REDIS_MAX_MEMORY": "1000000000",
+    "TRUSTED_PROXIES": "10.0.0.5,192.168.1.0/24",
     "CORS_ORIGINS": "*",
     "WEBHOOK_ALLOWED_NETWORKS": "10.1.0.0/16",
     "WEBHOOK_SERVICE_URL": "https://images.example.com",

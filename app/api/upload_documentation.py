@@ -30,6 +30,7 @@ from app.core.errors import (
     NotMultipartError,
     QueueFullError,
     ServiceUnavailableError,
+    ResultsFullError,
     StorageFullError,
     UnsupportedImageError,
 )
@@ -190,6 +191,7 @@ CLASSIFY: dict[str, Any] = {
         JobErasedError,
         JobExpiredError,
         QueueFullError,
+        ResultsFullError,
         StorageFullError,
         ServiceUnavailableError,
     ),

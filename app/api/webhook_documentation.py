@@ -11,6 +11,7 @@ from app.core.errors import (
     NotJsonError,
     ServiceError,
     ServiceUnavailableError,
+    ResultsFullError,
     StorageFullError,
     TooManyWebhooksError,
     WebhookAddressError,
@@ -105,6 +106,7 @@ CREATE: dict[str, Any] = {
         InvalidRequestError,
         WebhookAddressError,
         TooManyWebhooksError,
+        ResultsFullError,
         StorageFullError,
         **{
             "headers": REQUEST_ID_HEADER
@@ -145,7 +147,9 @@ ROTATE: dict[str, Any] = {
     "response_description": "The new secret.",
     "response_model": WebhookSecret,
     "openapi_extra": _WEBHOOK_ID,
-    "responses": _responses(200, CrossOriginError, WebhookNotFoundError, StorageFullError),
+    "responses": _responses(
+        200, CrossOriginError, WebhookNotFoundError, ResultsFullError, StorageFullError
+    ),
 }
 
 LIST_DELIVERIES: dict[str, Any] = {
@@ -175,6 +179,11 @@ REPLAY: dict[str, Any] = {
     "response_model": Delivery,
     "openapi_extra": _DELIVERY_ID,
     "responses": _responses(
-        202, CrossOriginError, DeliveryNotFoundError, WebhookDisabledError, StorageFullError
+        202,
+        CrossOriginError,
+        DeliveryNotFoundError,
+        WebhookDisabledError,
+        ResultsFullError,
+        StorageFullError,
     ),
 }

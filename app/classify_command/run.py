@@ -28,7 +28,7 @@ _FINAL = frozenset(
 # What became of an earlier run's key: its job's result has expired, or the image has changed since.
 _SPENT = frozenset({"job-not-found", "job-expired", "idempotency-key-reused"})
 
-_NO_ROOM = frozenset({"queue-full", "storage-full", "service-unavailable"})
+_NO_ROOM = frozenset({"queue-full", "results-full", "storage-full", "service-unavailable"})
 # For so long an image is sent again when the service says so: twice the longest time that it names.
 _PATIENCE_SECONDS = 7200.0
 

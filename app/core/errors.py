@@ -364,6 +364,17 @@ class QueueFullError(ServiceError):
         super().__init__(headers={"Retry-After": str(seconds)})
 
 
+class ResultsFullError(QueueFullError):
+    """Raised when RESULT_MAX_RECORDS is reached, or Redis's memory has no room for another job."""
+
+    code, title = "results-full", "Too many results"
+    detail = (
+        "The service keeps as many results as it has room for. Send the image again after the "
+        "time in Retry-After, when older ones have expired."
+    )
+    retry_after_seconds = 60
+
+
 class ServiceUnavailableError(ServiceError):
     """Raised when Redis or the payload store can't be reached."""
 
@@ -373,7 +384,7 @@ class ServiceUnavailableError(ServiceError):
 
 
 class StorageFullError(ServiceUnavailableError):
-    """Raised when Redis's memory or the payload store's disk has no room for another job."""
+    """Raised when the disk of the payload store, or of Redis, has no room for another job."""
 
     code, title = "storage-full", "No room for another image"
     detail = "The service has no room for another image. Try again later."

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, ByteSize, Field, SecretStr, field_validator
 from redis.connection import parse_url
 
 from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
@@ -36,6 +36,15 @@ class RedisSettings(BaseModel):
     )
     timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
+    )
+    max_memory: ByteSize | None = Field(
+        None,
+        ge=1 << 25,
+        le=1 << 50,
+        description="Memory that Redis's data may take, in bytes or as `512MiB`. A tenth of it is "
+        "for the ends of accepted jobs alone; before that new ones are refused with 429. The Redis "
+        "of `classifier up` gets it as its `maxmemory`, by default a quarter of the memory of the "
+        "machine or its cgroup; of another Redis the lower of this and its own `maxmemory` counts.",
     )
 
     @field_validator("url")
@@ -122,6 +131,13 @@ class ResultSettings(BaseModel):
         ge=1,
         le=31_536_000,
         description="Seconds that an ended job and its result are kept.",
+    )
+    max_records: int = Field(
+        1_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Jobs of one client that are kept at once, waiting and ended, 0.4 to 1 KB of "
+        "Redis's memory each; more are refused with 429 until the oldest expire.",
     )
     wait_limit_seconds: int = Field(
         60,

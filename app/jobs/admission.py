@@ -4,15 +4,23 @@ The ledger's ``submit`` script has the last word; this is a look ahead, half a s
 so that work which will be refused costs next to nothing.
 """
 
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from app.core.config import QueueSettings
-from app.core.errors import QueueFullError, ServiceError, StorageFullError
+from app.core.errors import (
+    IdempotencyKeyInUseError,
+    QueueFullError,
+    ResultsFullError,
+    ServiceError,
+    StorageFullError,
+)
 from app.jobs.intake import RedisIntake
-from app.jobs.job import Backlog
+from app.jobs.job import Backlog, Reception
 from app.jobs.payloads import PayloadIntake
 
 logger = logging.getLogger(__name__)
@@ -39,7 +47,8 @@ class AdmissionGate:
         self._queue = queue
         self._clock = clock
         self._backlog = Backlog(0, 0, None)
-        self._seen = -math.inf
+        self._seen = self._crowded = -math.inf
+        self._relief_at: float | None = None
         self._disk_full = False
         self._refused = 0
 
@@ -48,35 +57,76 @@ class AdmissionGate:
 
         ``upload_bytes``: how large the upload says it is, 0 when it does not.
         """
-        if self._clock() - self._seen > _FRESH_SECONDS:
-            self._backlog = await self._intake.read_backlog()
-            self._disk_full = not self._payloads.has_room()
-            self._seen = self._clock()
-        if self._backlog.memory_full or self._disk_full:
-            raise self._refuse(StorageFullError(), "no room in Redis's memory or on the disk")
+        if not self._is_fresh(self._seen):
+            await self._look()
+        if self._disk_full:
+            raise self._refuse(StorageFullError(), "no room on the disk")
+        if self._backlog.memory_full:
+            raise self._refuse(self._create_results_error(), "no room in Redis's memory")
+        if self._is_fresh(self._crowded):
+            raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
         full = self._backlog.jobs >= self._queue.max_jobs
         if full or self._backlog.upload_bytes + upload_bytes > self._queue.max_bytes:
-            raise self.refuse_for_now()
+            raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
+
+    async def _look(self) -> None:
+        backlog = await self._intake.read_backlog()
+        if backlog.memory_full:
+            await self._look_for_relief()
+        self._backlog = backlog
+        self._disk_full = not self._payloads.has_room()
+        self._seen = self._clock()
+
+    async def _look_for_relief(self) -> None:
+        seconds = await self._intake.read_relief()
+        self._relief_at = None if seconds is None else self._clock() + seconds
+
+    async def refuse_memory(self) -> ServiceError:
+        """The error for an upload after which Redis's memory had no room for its job."""
+        with contextlib.suppress(ServiceError):
+            await self._look_for_relief()
+        return self._refuse(self._create_results_error(), "no room in Redis's memory")
 
     def learn(self, backlog: Backlog) -> None:
         """What a submitted job told of the queue."""
-        self._backlog = Backlog(
-            backlog.jobs, backlog.upload_bytes, backlog.drain_rate, self._backlog.memory_full
-        )
+        self._backlog = replace(backlog, memory_full=self._backlog.memory_full)
+        if backlog.relief_seconds is not None:
+            self._crowded = self._clock()
+            self._relief_at = self._crowded + backlog.relief_seconds
 
-    def admit(self) -> None:
-        """A job was accepted."""
+    def judge(self, reception: Reception) -> None:
+        """What the ledger said has the last word.
+
+        Raises :class:`QueueFullError` where it refused a job or a batch,
+        :class:`IdempotencyKeyInUseError` where another has its key.
+        """
+        if reception is Reception.TAKEN:
+            raise IdempotencyKeyInUseError()
+        if reception is Reception.REFUSED:
+            raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
+        if reception is Reception.CROWDED:
+            raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
         if self._refused:
             logger.warning("there is room again, after %d refused uploads", self._refused)
             self._refused = 0
 
-    def refuse_for_now(self) -> ServiceError:
-        """The error for an upload that is too much, with the time that what waits will take."""
+    def _is_fresh(self, moment: float) -> bool:
+        return self._clock() - moment <= _FRESH_SECONDS
+
+    def _create_queue_error(self) -> QueueFullError:
+        """With the time that what waits will take."""
         backlog = self._backlog
         seconds = None
         if backlog.drain_rate:
             seconds = min(math.ceil(backlog.jobs / backlog.drain_rate), _LONGEST_RETRY_SECONDS)
-        return self._refuse(QueueFullError(seconds), f"{backlog.jobs} jobs wait")
+        return QueueFullError(seconds)
+
+    def _create_results_error(self) -> ResultsFullError:
+        """With the time until a record expires."""
+        if self._relief_at is None:
+            return ResultsFullError()
+        seconds = math.ceil(self._relief_at - self._clock())
+        return ResultsFullError(min(max(seconds, 1), _LONGEST_RETRY_SECONDS))
 
     def _refuse(self, error: ServiceError, reason: str) -> ServiceError:
         """Counted rather than logged one by one: under load that would bury everything else."""

@@ -14,12 +14,12 @@ from app.core.errors import (
     BatchEndedError,
     BatchErasedError,
     BatchNotFoundError,
-    IdempotencyKeyInUseError,
 )
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import AnswerOptions
 from app.jobs.batch import Batch, BatchImage
-from app.jobs.job import Backlog, Job, Reception
+from app.jobs.intake import read_reply
+from app.jobs.job import Job, Reception
 from app.jobs.live_batches import LiveBatches
 from app.jobs.payloads import PayloadIntake
 from app.jobs.records import read_jobs
@@ -73,13 +73,11 @@ class Batches:
         for image in images:
             words += (image.job_id, image.upload_bytes, image.content)
             words += (image.file_name, image.custom_id, image.error)
-        waiting, upload_bytes, rate, reception, *ended = await self._run(self._submit, words)
-        self._gate.learn(Backlog(waiting, upload_bytes, float(rate) if rate else None))
-        if reception == Reception.TAKEN:
-            raise IdempotencyKeyInUseError()
-        if reception == Reception.REFUSED:
-            raise self._gate.refuse_for_now()
-        self._gate.admit()
+        waiting, upload_bytes, rate, relief, reception, *ended = await self._run(
+            self._submit, words
+        )
+        self._gate.learn(read_reply(waiting, upload_bytes, rate, relief))
+        self._gate.judge(Reception(reception))
         await self._erase_uploads(ended)
 
     async def get(self, batch_id: str, owner: str) -> Batch:

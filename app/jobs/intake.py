@@ -1,6 +1,7 @@
 """The API's half of the ledger: submit jobs, look them up, see what waits."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import redis.asyncio
@@ -16,9 +17,12 @@ from app.jobs.script import Rules, render_script
 # nothing else meanwhile: a submit costs it some 20 µs.
 _LARGEST_GROUP = 128
 
-# Of the memory that Redis may use. Beyond it new work is refused, so that what was accepted finds
-# room for its results.
-_MEMORY_SHARE = 0.95
+# Of the memory that Redis may use; the rest is for the ends of accepted jobs, for what arrives
+# between two looks at it, and for what Redis needs beside its data.
+_MEMORY_SHARE = 0.9
+
+# What the end of a job may add to its record: a hundred classes with names like ImageNet's.
+_END_BYTES = 8192
 
 
 class RedisIntake:
@@ -37,9 +41,13 @@ class RedisIntake:
         """``channel``: the name of the live channel that jobs are watched on."""
         self._redis = client
         self._guard = guard
+        self._max_memory = settings.redis.max_memory
         self._channel = channel
         self._script = client.register_script(
             render_script("submit", Rules.from_settings(settings))
+        )
+        self._relief = client.register_script(
+            render_script("relief", Rules.from_settings(settings))
         )
         self._submit = guard.group(self._submit_group, _LARGEST_GROUP)
         self._find = guard.group(self._find_group, _LARGEST_GROUP)
@@ -60,6 +68,12 @@ class RedisIntake:
         """What waits now, Redis's memory included."""
         return await self._look(None)
 
+    async def read_relief(self) -> float | None:
+        """Seconds until a record expires, ``None`` if none will yet."""
+        call = partial(cast(Callable[..., Awaitable[int | None]], self._relief), args=[])
+        relief_ms = await self._guard.call(call)
+        return None if relief_ms is None else relief_ms / 1000
+
     async def _submit_group(self, jobs: list[Submission]) -> list[tuple[Reception, Backlog]]:
         words: list[str | int] = [self._channel]
         for job in jobs:
@@ -67,10 +81,10 @@ class RedisIntake:
             words += (int(job.is_watched), int(job.priority is Priority.BULK))
             words += (job.content, int(job.is_fresh), job.options.to_json())
             words += (job.key_name, job.fingerprint)
-        waiting, upload_bytes, rate, *verdicts = await self._guard.call(
+        waiting, upload_bytes, rate, relief, *verdicts = await self._guard.call(
             lambda: cast(Awaitable[Any], self._script(args=words))
         )
-        backlog = Backlog(waiting, upload_bytes, _read_rate(rate))
+        backlog = read_reply(waiting, upload_bytes, rate, relief)
         return [(Reception(verdict), backlog) for verdict in verdicts]
 
     async def _find_group(self, job_ids: list[str]) -> list[Job | None]:
@@ -79,7 +93,8 @@ class RedisIntake:
     async def _look_group(self, askers: list[None]) -> list[Backlog]:
         pipeline = self._redis.pipeline(transaction=False)
         add_backlog(pipeline)
-        return [read_backlog(await self._guard.call(pipeline.execute))] * len(askers)
+        answers = await self._guard.call(pipeline.execute)
+        return [read_backlog(answers, self._max_memory)] * len(askers)
 
 
 def add_backlog(pipeline: "redis.asyncio.client.Pipeline") -> None:
@@ -91,16 +106,24 @@ def add_backlog(pipeline: "redis.asyncio.client.Pipeline") -> None:
     pipeline.info("memory")
 
 
-def read_backlog(answers: list[Any]) -> Backlog:
-    """The backlog in a pipeline's answers."""
+def read_backlog(answers: list[Any], max_memory: int | None) -> Backlog:
+    """The backlog in a pipeline's answers; ``max_memory``: bytes that Redis may use, if it may not
+    use all that it would."""
     unfinished, claimed, upload_bytes, rate, memory = answers
-    limit = memory["maxmemory"]
+    limit = min((number for number in (memory["maxmemory"], max_memory) if number), default=0)
+    needed = memory["used_memory"] + int(unfinished or 0) * _END_BYTES
     return Backlog(
         jobs=int(unfinished or 0) - claimed,
         upload_bytes=int(upload_bytes or 0),
         drain_rate=_read_rate(rate),
-        memory_full=0 < limit * _MEMORY_SHARE < memory["used_memory"],
+        memory_full=0 < limit * _MEMORY_SHARE < needed,
     )
+
+
+def read_reply(waiting: int, upload_bytes: int, rate: bytes, relief_ms: int | bytes) -> Backlog:
+    """The backlog that a script which accepts jobs has replied; the last two may be empty."""
+    relief_seconds = relief_ms / 1000 if isinstance(relief_ms, int) else None
+    return Backlog(waiting, upload_bytes, _read_rate(rate), relief_seconds=relief_seconds)
 
 
 def _read_rate(rate: bytes | None) -> float | None:

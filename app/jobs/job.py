@@ -195,19 +195,24 @@ class Reception(IntEnum):
     """It ends with another job of the same content, or takes its own turn if that one fails."""
     TAKEN = 4
     """Another job or batch has its idempotency key by now."""
+    CROWDED = 5
+    """Its owner keeps as many jobs as allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """The work that waits: jobs, bytes of uploads, and how many jobs end per second meanwhile.
 
-    ``drain_rate`` is ``None`` until it was measured; ``memory_full``: Redis takes no more.
+    ``drain_rate`` is ``None`` until it was measured. ``memory_full``: what Redis has left is for
+    the ends of jobs. ``relief_seconds``: until a record expires, where that is what has to happen
+    before more are accepted.
     """
 
     jobs: int
     upload_bytes: int
     drain_rate: float | None
     memory_full: bool = False
+    relief_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

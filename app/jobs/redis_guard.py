@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.errors import ServiceUnavailableError, StorageFullError
+from app.core.errors import ResultsFullError, ServiceUnavailableError, StorageFullError
 from app.jobs.grouped_calls import GroupedCall
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,14 @@ _RECOVERY_SECONDS = 1
 
 _AWAY = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
 
-# How Redis refuses to write: its memory is full, or the disk under its append-only file is full or
+# How Redis refuses to write: its memory is full; the disk under its append-only file is full or
 # broken; it is no master, or has lost its replicas. redis-py has types for some of that, unless a
 # script of Redis 6 or a pipeline puts other words before.
-_NO_ROOM = (OutOfMemoryError, ("OOM command not allowed", "MISCONF"))
-_NO_WRITES = (ReadOnlyError, ("READONLY", "NOREPLICAS"))
-
-_REFUSALS = ((_NO_ROOM, StorageFullError), (_NO_WRITES, ServiceUnavailableError))
+_REFUSALS = (
+    (OutOfMemoryError, ("OOM command not allowed",), ResultsFullError),
+    (None, ("MISCONF",), StorageFullError),
+    (ReadOnlyError, ("READONLY", "NOREPLICAS"), ServiceUnavailableError),
+)
 
 # A refusal by Redis is news when the last one was longer ago.
 _TROUBLE_SECONDS = 10
@@ -88,7 +89,8 @@ class RedisGuard:
         """Await what ``run`` gives: one conversation with Redis.
 
         Raises :class:`ServiceUnavailableError` when Redis is away or takes too long,
-        :class:`StorageFullError` when it has no room.
+        :class:`ResultsFullError` when its memory has no room, :class:`StorageFullError` when its
+        disk has none.
         """
         self.check()
         try:
@@ -99,8 +101,9 @@ class RedisGuard:
             self._note(away=True, reason=str(error) or "no answer")
             raise ServiceUnavailableError() from error
         except ResponseError as error:
-            for (kind, words), refusal in _REFUSALS:
-                if isinstance(error, kind) or any(word in str(error) for word in words):
+            for kind, words, refusal in _REFUSALS:
+                is_kind = kind is not None and isinstance(error, kind)
+                if is_kind or any(word in str(error) for word in words):
                     self._note_trouble(_shorten(str(error), words))
                     raise refusal() from error
             raise

@@ -77,6 +77,7 @@ class Rules:
     max_attempts: int
     max_jobs: int
     max_bytes: int
+    max_records: int
     retry_limit: int
     history_length: int
     result_ttl: int
@@ -97,6 +98,7 @@ class Rules:
             max_attempts=queue.max_attempts,
             max_jobs=queue.max_jobs,
             max_bytes=queue.max_bytes,
+            max_records=settings.result.max_records,
             retry_limit=settings.retry.limit,
             history_length=queue.history_length,
             result_ttl=settings.result.ttl * 1000,
@@ -111,8 +113,10 @@ class Rules:
 _COMMON_PARTS = ("prelude", "sharing", "ending")
 _PARTS = {
     "turn": ("finishing", "claiming"),
-    "submit": ("accepting",),
-    "batch": ("accepting",),
+    "submit": ("keeping", "accepting"),
+    "batch": ("keeping", "accepting"),
+    "sweep": ("keeping",),
+    "relief": ("keeping",),
     "cancel": ("withdrawing",),
     "erase": ("withdrawing",),
     "cancel_batch": ("withdrawing",),

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from app.core import keys
 from app.core.config import Settings
 from app.core.errors import (
-    IdempotencyKeyInUseError,
+    ResultsFullError,
     ServiceError,
     ServiceUnavailableError,
     StorageFullError,
@@ -88,6 +88,7 @@ class JobService:
     ) -> None:
         self._redis = client
         self._guard = guard
+        self._max_memory = settings.redis.max_memory
         self._has_cache = settings.result.cache_entries > 0
         self._live = LiveChannel(client, settings, guard)
         self._intake = RedisIntake(client, settings, guard, self._live.name)
@@ -177,19 +178,18 @@ class JobService:
     async def _accept(self, submission: Submission, upload: PayloadWriter) -> Reception:
         try:
             reception, backlog = await self._intake.submit(submission)
+        except ResultsFullError:
+            await upload.abort()
+            raise await self._gate.refuse_memory() from None
         except StorageFullError:
             await upload.abort()
             raise
         # Whatever else is raised leaves open whether the job was accepted: its upload stays, for
         # the job or for the sweeper.
         self._gate.learn(backlog)
-        if reception in (Reception.REFUSED, Reception.ANSWERED, Reception.TAKEN):
+        if reception not in (Reception.ACCEPTED, Reception.JOINED):
             await upload.abort()
-        if reception is Reception.TAKEN:
-            raise IdempotencyKeyInUseError()
-        if reception is Reception.REFUSED:
-            raise self._gate.refuse_for_now()
-        self._gate.admit()
+        self._gate.judge(reception)
         return reception
 
     async def get_job(self, job_id: UUID, wait_seconds: float = 0) -> Job:
@@ -266,7 +266,7 @@ class JobService:
         webhook_reasons.add_look(pipeline)
         looks = await pipeline.execute()
         *answers, names, dead_letters, counts, entries = looks[: -webhook_reasons.LOOKS]
-        backlog = read_backlog(answers)
+        backlog = read_backlog(answers, self._max_memory)
         workers = await self._read_heartbeats([name.decode() for name in names])
         reasons = [] if workers else ["no worker: accepted jobs wait until one starts"]
         reasons += [reason for reason in (find_policy_warning(answers[-1]),) if reason]

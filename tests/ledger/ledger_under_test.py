@@ -52,13 +52,16 @@ class LedgerUnderTest:
         *,
         retry_limit: int = 2,
         cache_entries: int = 100,
+        max_records: int = 1000,
         store: Literal["files", "redis"] = "files",
         **rules: Any,
     ) -> None:
         self.url = url
         self._rules: dict[str, Any] = {"batch_size": 4, "history_length": 1000} | rules
         self._others: dict[str, Any] = {
-            "result": ResultSettings(ttl=RESULT_SECONDS, cache_entries=cache_entries),
+            "result": ResultSettings(
+                ttl=RESULT_SECONDS, cache_entries=cache_entries, max_records=max_records
+            ),
             "retry": RetrySettings(limit=retry_limit),
             "dead": DeadSettings(letter_ttl=DEAD_LETTER_SECONDS),
             "payload": PayloadSettings(store=store),
@@ -269,6 +272,12 @@ class LedgerUnderTest:
     def let_deadline_pass(self, job_id: str) -> None:
         self.redis.hset(keys.job(job_id), "deadline", 1)
         self.redis.zadd(keys.DEADLINES, {job_id: 1}, xx=True)
+
+    def let_records_expire(self, *job_ids: str, owner: str = "anonymous") -> None:
+        """The records go; their places in the owner's list stay until they are swept."""
+        for job_id in job_ids:
+            self.redis.delete(keys.job(job_id))
+            self.redis.zadd(keys.jobs(owner), {job_id: 1}, xx=True)
 
     def let_dead_letter_grow_old(self, job_id: str) -> None:
         self.redis.zadd(keys.DEAD, {job_id: 1}, xx=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.core import keys
-from app.core.errors import BatchNotFoundError, QueueFullError, StorageFullError
+from app.core.errors import BatchNotFoundError, QueueFullError, ResultsFullError
 from app.jobs.batch import BatchState
 from app.jobs.job import JobState, Priority, render_error
 from tests.ledger.ledger_under_test import (
@@ -75,7 +75,7 @@ def test_a_job_that_was_refused_has_a_history_of_its_own(under_test: LedgerUnder
 
 
 def test_a_full_redis_accepts_none(under_test: LedgerUnderTest) -> None:
-    with memory_limit_reached(under_test.redis), pytest.raises(StorageFullError):
+    with memory_limit_reached(under_test.redis), pytest.raises(ResultsFullError):
         under_test.submit_batch(make_images(2))
     assert under_test.redis.keys(keys.BATCH + "*") == under_test.waiting() == []
 

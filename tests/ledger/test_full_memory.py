@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from app.core import keys
-from app.core.errors import StorageFullError
+from app.core.errors import ResultsFullError
 from app.jobs.job import Claim, DeathReason, JobState, Outcome, Reception, Stage
 from tests.ledger.ledger_under_test import (
     ANSWER,
@@ -43,7 +43,7 @@ def test_such_a_redis_refuses_what_needs_memory(full: LedgerUnderTest) -> None:
 
 def test_a_new_job_is_refused_and_leaves_nothing(full: LedgerUnderTest) -> None:
     before = full.redis.keys()
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ResultsFullError):
         full.try_to_submit()
     assert full.redis.keys() == before
 

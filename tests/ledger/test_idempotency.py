@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis as AsyncRedis
 
 from app.core import keys
-from app.core.errors import IdempotencyKeyInUseError, QueueFullError, StorageFullError
+from app.core.errors import IdempotencyKeyInUseError, QueueFullError, ResultsFullError
 from app.jobs.idempotency import BoundKey, IdempotencyKeys, create_batch_fingerprint
 from app.jobs.job import Reception
 from app.jobs.redis_guard import RedisGuard
@@ -140,7 +140,7 @@ def test_a_full_redis_knows_keys_and_takes_no_new_ones(under_test: LedgerUnderTe
     under_test.submit("one", **BOUND)
     with memory_limit_reached(under_test.redis):
         assert reserve(under_test, "two") == BoundKey("one", "a-fingerprint")
-        with pytest.raises(StorageFullError):
+        with pytest.raises(ResultsFullError):
             with_keys(under_test, lambda names: names.reserve("another-key", "two"))
 
 
@@ -211,7 +211,7 @@ def test_a_full_redis_neither_accepts_a_batch_nor_binds_its_key(
     under_test: LedgerUnderTest,
 ) -> None:
     reserve(under_test, "one")
-    with memory_limit_reached(under_test.redis), pytest.raises(StorageFullError):
+    with memory_limit_reached(under_test.redis), pytest.raises(ResultsFullError):
         under_test.submit_batch(make_images(2), "one", **BOUND_BATCH)
     assert reserve(under_test, "two") == BoundKey("one", "")
     assert nothing_was_accepted(under_test)

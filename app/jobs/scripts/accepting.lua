@@ -1,6 +1,6 @@
 -- Accepting jobs: what submitting one and submitting a batch have in common.
--- TAKEN: somebody else has the idempotency key.
-local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN = 0, 1, 2, 3, 4
+-- TAKEN: somebody else has the idempotency key. CROWDED: the owner keeps too many records.
+local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN, CROWDED = 0, 1, 2, 3, 4, 5
 
 -- A sender may come again for so many ms.
 local KEY_TTL = 24 * 3600 * 1000
@@ -8,17 +8,38 @@ local KEY_TTL = 24 * 3600 * 1000
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local accepted, counts = 0, {}
 
+-- How many records each owner keeps, and how many of them came with this script.
+local kept, came = {}, {}
+
+-- Of those at the limit, so many are looked at whether they have expired.
+local MOST_SWEPT = 100
+
+-- Whether an owner may keep `count` more records. All count: those that wait, that have ended, that
+-- were answered or refused at once.
+local function may_keep(owner, count)
+  kept[owner] = kept[owner] or redis.call('ZCARD', JOBS .. owner)
+  if kept[owner] + count > MAX_RECORDS then
+    sweep_list(owner, MOST_SWEPT)
+    kept[owner] = redis.call('ZCARD', JOBS .. owner)
+  end
+  return kept[owner] + count <= MAX_RECORDS
+end
+
 -- Each owner's jobs, by when they came and, within a millisecond, in the order of one script's: a score
 -- of their own for nearly all, so that a page of the list begins where the last one ended.
-local is_owner_known = {}
-
 local function list_job(id, owner)
-  local list = JOBS .. owner
-  if not is_owner_known[owner] and redis.call('EXISTS', list) == 0 then
+  if kept[owner] == 0 then
     redis.call('ZADD', OWNERS, 0, owner)
   end
-  is_owner_known[owner] = true
-  redis.call('ZADD', list, stamp .. string.format('%03d', math.min(accepted, 999)), id)
+  kept[owner], came[owner] = kept[owner] + 1, (came[owner] or 0) + 1
+  redis.call('ZADD', JOBS .. owner, stamp .. string.format('%03d', math.min(accepted, 999)), id)
+end
+
+-- For each record that comes two may go: lists shrink while they grow, however fast that is.
+local function sweep_lists()
+  for owner, count in pairs(came) do
+    sweep_list(owner, 2 * count)
+  end
 end
 
 local function write(id, record)

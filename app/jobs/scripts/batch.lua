@@ -3,8 +3,9 @@
 -- '', the name of its idempotency key or '', the fingerprint that binds that, then for each job id,
 -- upload's bytes, the digest of its content or '', its file's name or '', the sender's label or '', the
 -- error of an image that was refused on its way or '', …
--- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', what became of the batch, as
--- in app.jobs.job.Reception, ids of jobs that have ended: their uploads can go …}
+-- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', ms until a record expires
+-- where the owner keeps too many or '', what became of the batch, as in app.jobs.job.Reception, ids of
+-- jobs that have ended: their uploads can go …}
 local batch, owner, is_fresh = ARGV[1], ARGV[2], ARGV[3] == '1'
 local options = ARGV[4] ~= '' and ARGV[4]
 local key, fingerprint = ARGV[5], ARGV[6]
@@ -12,9 +13,9 @@ local FIRST, WORDS = 7, 6
 local rate = redis.call('HGET', DRAIN, 'rate') or ''
 
 if redis.call('EXISTS', BATCH .. batch) == 1 then
-  return {jobs, bytes, rate, ACCEPTED}
+  return {jobs, bytes, rate, '', ACCEPTED}
 elseif is_taken(key, batch) then
-  return {jobs, bytes, rate, TAKEN}
+  return {jobs, bytes, rate, '', TAKEN}
 end
 
 local more_to_do, more_to_keep = 0, 0
@@ -24,7 +25,11 @@ for i = FIRST, #ARGV, WORDS do
   end
 end
 if jobs + more_to_do > MAX_JOBS or bytes + more_to_keep > MAX_BYTES then
-  return {jobs, bytes, rate, REFUSED}
+  return {jobs, bytes, rate, '', REFUSED}
+end
+local count = (#ARGV - FIRST + 1) / WORDS
+if not may_keep(owner, count) then
+  return {jobs, bytes, rate, find_relief(owner) or RESULT_TTL, CROWDED}
 end
 
 local function given(word)
@@ -32,7 +37,7 @@ local function given(word)
 end
 
 local ids = {}
-redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', stamp, 'total', (#ARGV - FIRST + 1) / WORDS)
+redis.call('HSET', BATCH .. batch, 'owner', owner, 'created', stamp, 'total', count)
 for i = FIRST, #ARGV, WORDS do
   local id, failure = ARGV[i], given(ARGV[i + 5])
   local record = {
@@ -51,5 +56,6 @@ end
 redis.call('RPUSH', BATCH_JOBS .. batch, unpack(ids))
 bind_key(key, batch, fingerprint)
 write_counts()
+sweep_lists()
 conclude()
-return {jobs, bytes, rate, ACCEPTED, unpack(freed)}
+return {jobs, bytes, rate, '', ACCEPTED, unpack(freed)}

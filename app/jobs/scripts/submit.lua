@@ -3,9 +3,10 @@
 -- deadline or 0, whether the process wants to hear of its end (1 or 0), whether it is bulk (1 or 0),
 -- the digest of its content or '', whether it must be classified anew (1 or 0), how its answer shall
 -- look or '', the name of its idempotency key or '', the fingerprint that binds that, …
--- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', then for each job what
--- became of it, as in app.jobs.job.Reception}
-local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or ''}
+-- Returns {jobs that wait, bytes of uploads, jobs ended per second or '', ms until a record expires
+-- where an owner keeps too many or '', then for each job what became of it, as in
+-- app.jobs.job.Reception}
+local reply = {0, 0, redis.call('HGET', DRAIN, 'rate') or '', ''}
 for i = 2, #ARGV, 11 do
   local id, size, patience = ARGV[i], ARGV[i + 2], tonumber(ARGV[i + 3])
   local content = ARGV[i + 6] ~= '' and ARGV[i + 6]
@@ -15,6 +16,9 @@ for i = 2, #ARGV, 11 do
     verdict = state == 'completed' and ANSWERED or ACCEPTED
   elseif is_taken(ARGV[i + 9], id) then
     verdict = TAKEN
+  elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES and not may_keep(ARGV[i + 1], 1) then
+    verdict = CROWDED
+    reply[4] = find_relief(ARGV[i + 1]) or RESULT_TTL
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
       owner = ARGV[i + 1], attempts = '0', progress = '0', size = size,
@@ -30,6 +34,7 @@ end
 write_counts()
 -- A repetition writes nothing: it must be answered even by a Redis that has become full since.
 if accepted > 0 then
+  sweep_lists()
   conclude()
 end
 reply[1], reply[2] = jobs, bytes

@@ -54,25 +54,9 @@ end
 -- Answers that nobody has asked for since they expired.
 redis.call('ZREMRANGEBYSCORE', CACHE_USE, '-inf', now - CACHE_TTL)
 
--- Jobs in their owners' lists whose records have expired. Younger ones than RESULT_TTL can't be among
--- them. Where many are older, some at a random place are looked at: those at the front may all be jobs
--- that are kept for long. Looking at one costs a microsecond, and in two seconds no Redis accepts more.
+-- Records that have expired leave their owners' lists. Whoever accepts more than this sweeps more.
 local MAX_LISTED = 5000
 local MAX_OWNERS = 10
-
-local function sweep_list(owner, most)
-  local list, oldest = JOBS .. owner, (now - RESULT_TTL) * 1000
-  local count = redis.call('ZCOUNT', list, '-inf', oldest)
-  math.randomseed(now)
-  local first = count > most and math.random(0, count - most) or 0
-  local ids = count > 0 and redis.call('ZRANGE', list, first, first + math.min(count, most) - 1) or {}
-  for _, id in ipairs(ids) do
-    if redis.call('EXISTS', JOB .. id) == 0 then
-      redis.call('ZREM', list, id)
-    end
-  end
-  return #ids
-end
 
 local looked = 0
 for _, owner in ipairs(redis.call('ZRANGE', OWNERS, 0, MAX_OWNERS - 1)) do
