@@ -64,12 +64,13 @@ def _inspect(program: str) -> RedisServer:
 class PrivateRedis:
     """A Redis that listens on a Unix socket only and keeps its data under the data folder.
 
-    ``durability``: when what it writes is on the disk, ``everysec`` or ``always``. Raises
+    ``durability``: when what it writes is on the disk, ``everysec`` or ``always``. ``max_memory``:
+    bytes that its data may take. Raises
     :class:`ConfigurationError` when there is no server to run, or only one that is too old to read
     the data that is there.
     """
 
-    def __init__(self, data_dir: Path, durability: str) -> None:
+    def __init__(self, data_dir: Path, durability: str, max_memory: int) -> None:
         server = find_redis_server()
         if server is None:
             raise ConfigurationError(
@@ -84,6 +85,7 @@ class PrivateRedis:
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = server
+        self._max_memory = max_memory
         self._syncs_itself = durability == "always"
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.socket = data_dir / SOCKET_NAME
@@ -109,6 +111,7 @@ class PrivateRedis:
             "--save": "",
             "--appendonly": "yes",
             "--appendfsync": "always" if self._syncs_itself else "no",
+            "--maxmemory": str(self._max_memory),
             "--maxmemory-policy": "noeviction",
             # Redis 6 and 7 both know this name.
             "--hash-max-ziplist-value": str(_LONGEST_COMPACT_BYTES),

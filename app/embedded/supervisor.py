@@ -17,6 +17,7 @@ from pathlib import Path
 from app.admin_token import keep_admin_token
 from app.core.config import Settings
 from app.embedded.child_process import ChildCommand, ChildKeeper, describe_end
+from app.embedded.machine_memory import choose_redis_memory
 from app.embedded.preconditions import check_port, check_redis, locked_folder
 from app.embedded.redis_server import PrivateRedis
 from app.embedded.terminal import Terminal
@@ -212,7 +213,9 @@ def run_embedded(settings: Settings) -> int:
         if "url" in settings.redis.model_fields_set:
             check_redis(settings)
             return asyncio.run(Supervisor(settings, None, lock, admin_token).run())
-        redis = PrivateRedis(data_dir, settings.durability)
+        redis = PrivateRedis(
+            data_dir, settings.durability, settings.redis.max_memory or choose_redis_memory()
+        )
         try:
             return asyncio.run(Supervisor(settings, redis, lock, admin_token).run())
         finally:
