@@ -26,6 +26,7 @@ from app.core.setting_groups import (
     CorsSettings,
     DeadSettings,
     EngineName,
+    IdempotencySettings,
     LimitSettings,
     ListenSettings,
     LogSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "DEFAULT_MODEL_PATH",
     "DeadSettings",
     "EngineName",
+    "IdempotencySettings",
     "LimitSettings",
     "ListenSettings",
     "LogSettings",
@@ -98,6 +100,7 @@ class Settings(BaseSettings):
     )
     limits: LimitSettings = Field(default_factory=LimitSettings, validation_alias="max")
     result: ResultSettings = Field(default_factory=ResultSettings)
+    idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     log: LogSettings = Field(default_factory=LogSettings)
     queue: QueueSettings = Field(default_factory=QueueSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)

@@ -26,6 +26,8 @@ LIVE = PREFIX + "live:"  # + channel's name: the channel of one process that wat
 # is JSON, [[job id, [field, value, … of its record]], …]
 IDEMPOTENCY = PREFIX + "idempotency:"  # + name: string, the id of the job or batch that a
 # sender's key is reserved for or, with the fingerprint of what was sent, bound to; expires
+IDEMPOTENCY_COUNTS = PREFIX + "idempotency-counts:"  # + owner: hash, how many keys of theirs were
+# bound for a day, by the hour since 1970; expires
 WORKER = PREFIX + "worker:"  # + worker name: string, its last heartbeat as JSON; expires
 
 QUEUE = PREFIX + "queue"  # list of interactive job ids that wait, next first

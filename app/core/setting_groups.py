@@ -160,6 +160,18 @@ class ResultSettings(BaseModel):
     )
 
 
+class IdempotencySettings(BaseModel):
+    """Idempotency keys: clients that do not know whether an upload arrived send it again."""
+
+    max_keys: int = Field(
+        100_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Keys of one client that are kept for 24 hours, 0.2 KB of Redis's memory each. "
+        "Further ones are kept for RESULT_TTL.",
+    )
+
+
 class CorsSettings(BaseModel):
     """Web pages from elsewhere."""
 

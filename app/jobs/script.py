@@ -32,6 +32,7 @@ _KEY_NAMES = (
     "ANSWERS",
     "ERASED",
     "IDEMPOTENCY",
+    "IDEMPOTENCY_COUNTS",
     "LIVE",
     "WORKER",
     "QUEUE",
@@ -78,6 +79,7 @@ class Rules:
     max_jobs: int
     max_bytes: int
     max_records: int
+    max_keys: int
     retry_limit: int
     history_length: int
     result_ttl: int
@@ -99,6 +101,7 @@ class Rules:
             max_jobs=queue.max_jobs,
             max_bytes=queue.max_bytes,
             max_records=settings.result.max_records,
+            max_keys=settings.idempotency.max_keys,
             retry_limit=settings.retry.limit,
             history_length=queue.history_length,
             result_ttl=settings.result.ttl * 1000,

@@ -13,6 +13,7 @@ from redis.asyncio import Redis as AsyncRedis
 from app.core import keys
 from app.core.config import (
     DeadSettings,
+    IdempotencySettings,
     PayloadSettings,
     QueueSettings,
     ResultSettings,
@@ -53,6 +54,7 @@ class LedgerUnderTest:
         retry_limit: int = 2,
         cache_entries: int = 100,
         max_records: int = 1000,
+        max_keys: int = 1000,
         store: Literal["files", "redis"] = "files",
         **rules: Any,
     ) -> None:
@@ -62,6 +64,7 @@ class LedgerUnderTest:
             "result": ResultSettings(
                 ttl=RESULT_SECONDS, cache_entries=cache_entries, max_records=max_records
             ),
+            "idempotency": IdempotencySettings(max_keys=max_keys),
             "retry": RetrySettings(limit=retry_limit),
             "dead": DeadSettings(letter_ttl=DEAD_LETTER_SECONDS),
             "payload": PayloadSettings(store=store),

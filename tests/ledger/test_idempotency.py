@@ -12,7 +12,12 @@ from app.core.errors import IdempotencyKeyInUseError, QueueFullError, ResultsFul
 from app.jobs.idempotency import BoundKey, IdempotencyKeys, create_batch_fingerprint
 from app.jobs.job import Reception
 from app.jobs.redis_guard import RedisGuard
-from tests.ledger.ledger_under_test import LedgerUnderTest, make_images, memory_limit_reached
+from tests.ledger.ledger_under_test import (
+    RESULT_SECONDS,
+    LedgerUnderTest,
+    make_images,
+    memory_limit_reached,
+)
 
 NAME = "a-key"
 KEY = keys.IDEMPOTENCY + NAME
@@ -240,3 +245,40 @@ def test_senders_do_not_share_keys() -> None:
         for owner, key in (("ann", "k"), ("bob", "k"), ("ann", "kk"), ("annk", ""), ("an", "nk"))
     }
     assert len(names) == 5
+
+
+# --- How many are kept, and how long --------------------------------------------------------------
+
+
+def bind(under_test: LedgerUnderTest, name: str, owner: str = "anonymous") -> int:
+    """How many ms the key is kept under which a job is accepted."""
+    fields = {"key_name": name, "fingerprint": "a-fingerprint", "owner": owner}
+    assert under_test.try_to_submit(**fields)[0] is Reception.ACCEPTED
+    return int(under_test.redis.pttl(keys.IDEMPOTENCY + name))
+
+
+def test_keys_beyond_the_limit_are_kept_as_long_as_results(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_keys=2)
+    kept_ms = [bind(under_test, f"key-{number}") for number in range(3)]
+    assert [kept > DAY_MS - 10_000 for kept in kept_ms] == [True, True, False]
+    assert RESULT_SECONDS * 1000 - 10_000 < kept_ms[2] <= RESULT_SECONDS * 1000
+
+
+def test_keys_of_batches_count_too(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_keys=1)
+    under_test.submit_batch(make_images(1), **BOUND_BATCH)
+    assert bind(under_test, "another-key") <= RESULT_SECONDS * 1000
+
+
+def test_each_owner_has_keys_of_its_own(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_keys=1)
+    bind(under_test, "a-key")
+    assert bind(under_test, "another-key", owner="somebody-else") > DAY_MS - 10_000
+
+
+def test_keys_that_have_expired_no_longer_count(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_keys=1)
+    long_ago = under_test.now_ms() // 3_600_000 - 26
+    under_test.redis.hset(keys.IDEMPOTENCY_COUNTS + "anonymous", long_ago, 1)
+    assert bind(under_test, "a-key") > DAY_MS - 10_000
+    assert under_test.redis.hlen(keys.IDEMPOTENCY_COUNTS + "anonymous") == 1

@@ -2,9 +2,6 @@
 -- TAKEN: somebody else has the idempotency key. CROWDED: the owner keeps too many records.
 local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN, CROWDED = 0, 1, 2, 3, 4, 5
 
--- A sender may come again for so many ms.
-local KEY_TTL = 24 * 3600 * 1000
-
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local accepted, counts = 0, {}
 
@@ -99,10 +96,38 @@ local function is_taken(name, id)
   return holder and holder ~= id
 end
 
+-- A sender may come again for a day. One who has bound MAX_KEYS in that time may come again as long as
+-- the result is kept, so that keys can't fill the memory for longer than results do.
+local HOUR = 3600 * 1000
+local KEY_TTL = 24 * HOUR
+
+-- How many keys each owner has bound for a day, by the hour; counts whose keys have expired are erased.
+local function count_keys(owner)
+  local hours, total = redis.call('HGETALL', IDEMPOTENCY_COUNTS .. owner), 0
+  for i = 1, #hours, 2 do
+    if tonumber(hours[i]) < math.floor((now - KEY_TTL) / HOUR) then
+      redis.call('HDEL', IDEMPOTENCY_COUNTS .. owner, hours[i])
+    else
+      total = total + hours[i + 1]
+    end
+  end
+  return total
+end
+
+local function choose_key_ttl(owner)
+  if count_keys(owner) >= MAX_KEYS then
+    return math.min(RESULT_TTL, KEY_TTL)
+  end
+  redis.call('HINCRBY', IDEMPOTENCY_COUNTS .. owner, math.floor(now / HOUR), 1)
+  redis.call('PEXPIRE', IDEMPOTENCY_COUNTS .. owner, KEY_TTL + HOUR)
+  return KEY_TTL
+end
+
 -- In the step that accepts what was sent, so that no crash leaves one without the other.
-local function bind_key(name, id, fingerprint)
+local function bind_key(name, id, owner, fingerprint)
   if name ~= '' then
-    redis.call('SET', IDEMPOTENCY .. name, id .. ' ' .. fingerprint, 'PX', KEY_TTL)
+    local ttl = text(choose_key_ttl(owner))
+    redis.call('SET', IDEMPOTENCY .. name, id .. ' ' .. fingerprint, 'PX', ttl)
   end
 end
 

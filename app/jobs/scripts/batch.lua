@@ -54,7 +54,7 @@ for i = FIRST, #ARGV, WORDS do
   ids[#ids + 1] = id
 end
 redis.call('RPUSH', BATCH_JOBS .. batch, unpack(ids))
-bind_key(key, batch, fingerprint)
+bind_key(key, batch, owner, fingerprint)
 write_counts()
 sweep_lists()
 conclude()

@@ -27,7 +27,7 @@ for i = 2, #ARGV, 11 do
       options = ARGV[i + 8] ~= '' and ARGV[i + 8],
     }
     verdict = accept(id, record, content, ARGV[i + 7] == '1')
-    bind_key(ARGV[i + 9], id, ARGV[i + 10])
+    bind_key(ARGV[i + 9], id, record.owner, ARGV[i + 10])
   end
   reply[#reply + 1] = verdict
 end
