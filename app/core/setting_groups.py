@@ -277,6 +277,20 @@ class DeadSettings(BaseModel):
         le=31_536_000,
         description="Seconds that a dead letter is kept (a week) before it is erased.",
     )
+    max_letters: int = Field(
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Dead letters that are kept; beyond that the oldest become ordinary failed "
+        "jobs, and their uploads are erased.",
+    )
+    max_bytes: int = Field(
+        1 << 30,
+        ge=1,
+        le=1 << 50,
+        description="Bytes that the uploads of dead letters may take; beyond that the oldest go as "
+        "well.",
+    )
 
 
 class AdminSettings(BaseModel):

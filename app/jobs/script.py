@@ -80,6 +80,8 @@ class Rules:
     max_bytes: int
     max_records: int
     max_keys: int
+    max_letters: int
+    max_letter_bytes: int
     retry_limit: int
     history_length: int
     result_ttl: int
@@ -102,6 +104,8 @@ class Rules:
             max_bytes=queue.max_bytes,
             max_records=settings.result.max_records,
             max_keys=settings.idempotency.max_keys,
+            max_letters=settings.dead.max_letters,
+            max_letter_bytes=settings.dead.max_bytes,
             retry_limit=settings.retry.limit,
             history_length=queue.history_length,
             result_ttl=settings.result.ttl * 1000,

@@ -55,6 +55,8 @@ class LedgerUnderTest:
         cache_entries: int = 100,
         max_records: int = 1000,
         max_keys: int = 1000,
+        max_letters: int = 1000,
+        max_letter_bytes: int = 1 << 20,
         store: Literal["files", "redis"] = "files",
         **rules: Any,
     ) -> None:
@@ -66,7 +68,9 @@ class LedgerUnderTest:
             ),
             "idempotency": IdempotencySettings(max_keys=max_keys),
             "retry": RetrySettings(limit=retry_limit),
-            "dead": DeadSettings(letter_ttl=DEAD_LETTER_SECONDS),
+            "dead": DeadSettings(
+                letter_ttl=DEAD_LETTER_SECONDS, max_letters=max_letters, max_bytes=max_letter_bytes
+            ),
             "payload": PayloadSettings(store=store),
         }
         # Any: redis-py's types allow each answer to be nearly everything.

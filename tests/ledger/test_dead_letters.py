@@ -12,18 +12,20 @@ from tests.ledger.ledger_under_test import (
     ANSWER,
     DEAD_LETTER_SECONDS,
     LONG_MS,
+    RESULT_SECONDS,
     UPLOAD_BYTES,
     LedgerUnderTest,
     completed,
+    make_images,
     retry,
     unprocessable,
 )
 
 
-def submit_dead(under_test: LedgerUnderTest, patience_ms: int = 0) -> str:
+def submit_dead(under_test: LedgerUnderTest, patience_ms: int = 0, holder: str = "w") -> str:
     """A job that the engine refuses."""
     job_id = under_test.submit(patience_ms=patience_ms)
-    (claim,) = under_test.claim()
+    (claim,) = under_test.claim(holder)
     under_test.ledger.finish([unprocessable(claim)])
     return job_id
 
@@ -160,3 +162,65 @@ def test_a_purged_upload_in_redis_is_gone(server_url: str) -> None:
     under_test.ledger.finish([unprocessable(claim)])
     under_test.purge_dead("a-job")
     assert under_test.redis.exists(keys.payload("a-job")) == 0
+
+
+# --- How many are kept ----------------------------------------------------------------------------
+
+
+def submit_dead_at(under_test: LedgerUnderTest, moment: int) -> str:
+    """The same as if it had died at that moment, in ms."""
+    job_id = submit_dead(under_test)
+    under_test.redis.zadd(keys.DEAD, {job_id: moment}, xx=True)
+    return job_id
+
+
+@pytest.mark.parametrize("limit", [{"max_letters": 2}, {"max_letter_bytes": 2 * UPLOAD_BYTES}])
+def test_the_latest_are_kept(server_url: str, limit: dict[str, int]) -> None:
+    under_test = LedgerUnderTest(server_url, **limit)
+    oldest, older, latest = (submit_dead_at(under_test, moment) for moment in (1, 2, 3))
+    assert under_test.members(keys.DEAD) == [older, latest]
+    job = under_test.get(oldest)
+    assert (job.state, job.death_reason) == (JobState.FAILED, "")
+    assert 0 < under_test.redis.ttl(keys.job(oldest)) <= RESULT_SECONDS
+
+
+@pytest.mark.parametrize("death", ["unprocessable", "released", "swept"])
+def test_the_upload_of_one_that_is_not_kept_can_go(server_url: str, death: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_letters=1, max_attempts=1)
+    oldest = submit_dead_at(under_test, 1)
+    job_id = under_test.submit()
+    (claim,) = under_test.claim()
+    if death == "unprocessable":
+        freed = under_test.ledger.finish([unprocessable(claim)])
+    elif death == "released":
+        freed = under_test.ledger.release("w", DeathReason.WORKER_LOST)
+    else:
+        under_test.let_lease_run_out(job_id)
+        freed = under_test.sweep_until(
+            under_test.ledger, lambda: under_test.members(keys.DEAD) == [job_id]
+        )
+    assert freed == [oldest]
+    assert under_test.ledger.find_ended([oldest, job_id]) == [oldest]
+
+
+def test_an_upload_in_redis_goes_with_its_dead_letter(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_letters=1, store="redis")
+    oldest = under_test.submit()
+    under_test.redis.set(keys.payload(oldest), b"image")
+    under_test.ledger.finish([unprocessable(claim) for claim in under_test.claim()])
+    under_test.redis.zadd(keys.DEAD, {oldest: 1}, xx=True)
+    submit_dead(under_test)
+    assert under_test.redis.exists(keys.payload(oldest)) == 0
+
+
+def test_one_that_is_let_go_stays_readable_while_its_batch_runs(server_url: str) -> None:
+    under_test = LedgerUnderTest(server_url, max_letters=1)
+    images = make_images(2)
+    under_test.submit_batch(images)
+    first, second = under_test.claim()
+    under_test.ledger.finish([unprocessable(first)])
+    under_test.redis.zadd(keys.DEAD, {first.job_id: 1}, xx=True)
+    submit_dead(under_test, holder="another")
+    assert under_test.redis.ttl(keys.job(first.job_id)) == -1
+    under_test.ledger.finish([completed(second)])
+    assert 0 < under_test.redis.ttl(keys.job(first.job_id)) <= RESULT_SECONDS

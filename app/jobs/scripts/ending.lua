@@ -32,6 +32,38 @@ local function finish(id, record, state, progress, field, body)
   share_end(id, record, state == 'completed', false)
 end
 
+-- Jobs that need their uploads no longer, because another ended or died.
+local freed = {}
+
+-- An ordinary failed job from now on.
+local function let_go_of_dead_letter(id)
+  redis.call('ZREM', DEAD, id)
+  redis.call('HDEL', JOB .. id, 'dead')
+  local batch = redis.call('HGET', JOB .. id, 'batch')
+  local is_batch_open = batch and redis.call('HEXISTS', BATCH .. batch, 'created') == 1
+    and redis.call('HEXISTS', BATCH .. batch, 'has_ended') == 0
+  if is_batch_open then
+    redis.call('PERSIST', JOB .. id)
+  else
+    redis.call('PEXPIRE', JOB .. id, RESULT_TTL)
+  end
+  if PAYLOADS_IN_REDIS then
+    redis.call('UNLINK', PAYLOAD .. id)
+  end
+  freed[#freed + 1] = id
+end
+
+-- The latest dead letters are kept, as many as their number and their uploads' bytes allow.
+local function bound_dead_letters()
+  local bytes = 0
+  for place, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, -1)) do
+    bytes = bytes + (redis.call('HGET', JOB .. id, 'size') or 0)
+    if place > MAX_LETTERS or bytes > MAX_LETTER_BYTES then
+      let_go_of_dead_letter(id)
+    end
+  end
+end
+
 -- The same for a job that was given up: a dead letter keeps its upload.
 local function bury(id, record, reason, body)
   enter(id, record, 'failed', record.progress, 'finished', stamp, 'error', body, 'dead', reason)
@@ -42,15 +74,13 @@ local function bury(id, record, reason, body)
     redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
   end
   share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out')
+  bound_dead_letters()
 end
 
 -- The end that a job's owner asked for.
 local function cancel(id, record)
   finish(id, record, 'cancelled', record.progress, 'error', JOB_CANCELLED)
 end
-
--- Jobs that ended because another did: their uploads can go, too.
-local freed = {}
 
 -- Give a pending job the answer of another, `source`. All jobs that are given it share one copy: an
 -- answer may be a hundred times as long as the request for it. The copy outlives `source`; that of a

@@ -16,4 +16,7 @@ for _, id in ipairs(ids) do
   end
 end
 conclude()
+for _, id in ipairs(freed) do
+  ended[#ended + 1] = id
+end
 return ended

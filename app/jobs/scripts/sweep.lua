@@ -72,4 +72,7 @@ end
 
 -- Bells that got lost are missing from the list.
 conclude()
+for _, id in ipairs(freed) do
+  reply[#reply + 1] = id
+end
 return reply
