@@ -7,6 +7,7 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
+from zipfile import ZipInfo
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from starlette.requests import ClientDisconnect, Request
@@ -31,6 +32,7 @@ from app.core.errors import (
 from app.jobs.batch import MOST_IMAGES, BatchImage
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import create_batch_fingerprint
+from app.jobs.in_flight import InFlightUpload
 from app.jobs.payloads import PIECE_BYTES
 
 ARCHIVE_FIELD = "archive"
@@ -90,12 +92,12 @@ class IncomingBatch:
         """
         length = read_length(request)
         self._check_size(length)
-        await self._intake.admit(max(length - _OVERHEAD_BYTES, 0))
         try:
-            async with asyncio.timeout(_LONGEST_SECONDS):
-                await self._receive_parts(request)
-                if self._spool is not None:
-                    await self._unpack(self._spool)
+            with await self._intake.admit(max(length - _OVERHEAD_BYTES, 0)) as in_flight:
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    await self._receive_parts(request, in_flight)
+                    if self._spool is not None:
+                        await self._unpack(self._spool, in_flight)
         except TimeoutError:
             raise SlowUploadError() from None
         except (MultipartError, ClientDisconnect) as error:
@@ -127,9 +129,9 @@ class IncomingBatch:
                 "batches."
             )
 
-    async def _receive_parts(self, request: Request) -> None:
+    async def _receive_parts(self, request: Request, in_flight: InFlightUpload) -> None:
         parser = PushMultipartParser(read_boundary(request))
-        body_bytes = looked_at = 0
+        body_bytes = looked_at = kept_bytes = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
@@ -145,6 +147,9 @@ class IncomingBatch:
                 elif event is None:
                     await sink.finish()
                 else:
+                    kept_bytes += len(event)
+                    # Others may make it wait; what never fits is refused by what it is.
+                    in_flight.reach(min(kept_bytes, self._settings.queue.max_bytes))
                     await sink.write(event)
         parser.close()
 
@@ -181,7 +186,7 @@ class IncomingBatch:
         self._images.append(image)
         return image
 
-    async def _unpack(self, spool: Spool) -> None:
+    async def _unpack(self, spool: Spool, in_flight: InFlightUpload) -> None:
         queue = self._settings.queue
         opened = open_archive(
             spool.file, spool.size_bytes, min(MOST_IMAGES, queue.max_jobs), queue.max_bytes
@@ -190,11 +195,14 @@ class IncomingBatch:
         archive = await asyncio.to_thread(opened.__enter__)
         with contextlib.ExitStack() as stack:
             stack.push(opened)
-            for position in range(len(archive.entries)):
-                await self._unpack_entry(archive, position)
+            unpacked_bytes = 0
+            for entry in archive.entries:
+                unpacked_bytes += entry.file_size
+                # The archive itself is counted already, and goes before its images are worked on.
+                in_flight.reach(unpacked_bytes)
+                await self._unpack_entry(archive, entry)
 
-    async def _unpack_entry(self, archive: Archive, position: int) -> None:
-        entry = archive.entries[position]
+    async def _unpack_entry(self, archive: Archive, entry: ZipInfo) -> None:
         image = await self._begin_image(entry.filename)
         if entry.file_size > self._settings.limits.file_size:
             await image.refuse(create_size_error(self._settings.limits))

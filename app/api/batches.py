@@ -91,8 +91,9 @@ async def _accept(
 
 async def _replay(request: Request, options: AnswerOptions, bound: BoundKey) -> Response:
     """Answer a batch whose key is bound to one, if it is the same batch."""
+    intake = DiscardingIntake(get_service(request).begin_upload)
     async with IncomingBatch(
-        DiscardingIntake(), get_settings(request), ANONYMOUS, options.to_json(), shares=False
+        intake, get_settings(request), ANONYMOUS, options.to_json(), shares=False
     ) as incoming:
         images = await incoming.receive(request)
         if incoming.fingerprint() != bound.fingerprint:

@@ -39,15 +39,15 @@ async def classify(request: Request) -> Response:
 async def _accept(request: Request, terms: UploadTerms, job_id: UUID, key_name: str) -> Response:
     """Take the image in the request's body as a new job."""
     service, limits = get_service(request), get_settings(request).limits
-    await service.admit(announced_bytes(request, limits))
-    upload = service.create_upload(job_id)
     digest = terms.create_digest() if terms.cache_use.shares or key_name else None
-    try:
-        await receive_image(request, upload, limits, digest)
-    except BaseException:
-        with contextlib.suppress(ServiceError):
-            await upload.abort()
-        raise
+    with await service.admit(announced_bytes(request, limits)) as in_flight:
+        upload = service.create_upload(job_id)
+        try:
+            await receive_image(request, upload, limits, digest, in_flight)
+        except BaseException:
+            with contextlib.suppress(ServiceError):
+                await upload.abort()
+            raise
     content = digest.value() if digest else ""
     reception, job = await service.submit(
         job_id,

@@ -24,6 +24,7 @@ from app.core.errors import (
 from app.core.keys import name_idempotency_key
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import BoundKey
+from app.jobs.in_flight import create_unbounded
 from app.jobs.payloads import DiscardingWriter
 
 # A string of RFC 9651, in quotes with backslashes before quotes and backslashes; and, since most
@@ -92,7 +93,8 @@ async def replay_job(
     ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyReusedError`,
     :class:`JobExpiredError`, and what :func:`receive_image` and :meth:`JobService.get_job` raise.
     """
-    await receive_image(request, DiscardingWriter(), get_settings(request).limits, digest)
+    limits = get_settings(request).limits
+    await receive_image(request, DiscardingWriter(), limits, digest, create_unbounded())
     if digest.value() != bound.fingerprint:
         raise create_reuse_error(bound)
     try:

@@ -16,6 +16,7 @@ from app.core.errors import (
     NotMultipartError,
 )
 from app.jobs.content import ContentDigest
+from app.jobs.in_flight import InFlightUpload
 from app.jobs.payloads import PayloadWriter
 
 FIELD = "file"
@@ -82,7 +83,11 @@ def announced_bytes(request: Request, limits: LimitSettings) -> int:
 
 
 async def receive_image(
-    request: Request, upload: PayloadWriter, limits: LimitSettings, digest: ContentDigest | None
+    request: Request,
+    upload: PayloadWriter,
+    limits: LimitSettings,
+    digest: ContentDigest | None,
+    in_flight: InFlightUpload,
 ) -> None:
     """Stream the image in a request's form into ``upload``, checking it on the way.
 
@@ -93,7 +98,7 @@ async def receive_image(
     largest_body = limits.file_size + FORM_OVERHEAD_BYTES
     form = _ImageForm(read_boundary(request))
     inspector = ImageInspector(limits)
-    body_bytes = 0
+    body_bytes = file_bytes = 0
     try:
         async for chunk in request.stream():
             body_bytes += len(chunk)
@@ -102,6 +107,8 @@ async def receive_image(
             # The last one is empty, which to the form would mean that the body ends here.
             data = form.feed(chunk) if chunk else b""
             if data:
+                file_bytes += len(data)
+                in_flight.reach(file_bytes)
                 inspector.feed(data)
                 if digest is not None:
                     digest.update(data)

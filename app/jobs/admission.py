@@ -50,6 +50,7 @@ class AdmissionGate:
         self._seen = self._crowded = -math.inf
         self._relief_at: float | None = None
         self._disk_full = False
+        self._in_flight_bytes = 0
         self._refused = 0
 
     async def check(self, upload_bytes: int) -> None:
@@ -66,8 +67,21 @@ class AdmissionGate:
         if self._is_fresh(self._crowded):
             raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
         full = self._backlog.jobs >= self._queue.max_jobs
-        if full or self._backlog.upload_bytes + upload_bytes > self._queue.max_bytes:
+        if full or not self._has_room_for(upload_bytes):
             raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
+
+    def hold(self, more_bytes: int) -> None:
+        """Count bytes of uploads that arrive and belong to no job yet; fewer, if negative.
+
+        Raises :class:`QueueFullError` when with what waits they would be too many.
+        """
+        if more_bytes > 0 and not self._has_room_for(more_bytes):
+            raise self._refuse(self._create_queue_error(), "too many bytes wait or arrive")
+        self._in_flight_bytes += more_bytes
+
+    def _has_room_for(self, upload_bytes: int) -> bool:
+        taken = self._backlog.upload_bytes + self._in_flight_bytes
+        return taken + upload_bytes <= self._queue.max_bytes
 
     async def _look(self) -> None:
         backlog = await self._intake.read_backlog()

@@ -13,7 +13,7 @@ from pathlib import Path
 from app.core.errors import ServiceUnavailableError, StorageFullError
 from app.core.job_errors import PayloadUnreadableError
 from app.jobs.grouped_calls import GroupedCall
-from app.jobs.payloads import PayloadWriter, PiecewiseWriter
+from app.jobs.payloads import PayloadWriter, PieceMemory, PiecewiseWriter
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,13 @@ class FilePayloads:
         self._prefix = f"{folder}/"
         self._reserve_bytes = reserve_bytes
         self._sync_first = sync_first
+        self._memory = PieceMemory()
         self._unsynced: list[str] = []
         self._sync = GroupedCall(self._sync_group, _LARGEST_GROUP)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
-        return _FileWriter(self, job_id)
+        return _FileWriter(self, job_id, self._memory)
 
     def path(self, job_id: str) -> str:
         """Where a job's upload is. No ``Path``: making one costs as much as opening the file."""
@@ -166,8 +167,8 @@ def _changed_at(entry: "os.DirEntry[str]") -> float:
 
 
 class _FileWriter(PiecewiseWriter):
-    def __init__(self, store: FilePayloads, job_id: str) -> None:
-        super().__init__()
+    def __init__(self, store: FilePayloads, job_id: str, memory: PieceMemory) -> None:
+        super().__init__(memory)
         self._payloads = store
         self._job_id = job_id
         self._path = store.path(job_id)

@@ -11,6 +11,11 @@ from typing import Protocol
 # Uploads up to this size are written once, whole; larger ones leave memory in pieces of it.
 PIECE_BYTES = 1 << 20
 
+# While all uploads together hold more than this in memory, they leave it in small pieces: thousands
+# of senders may each stop just before a large one is full.
+_MUCH_BYTES = 64 << 20
+_SMALL_PIECE_BYTES = 1 << 16
+
 
 class PayloadWriter(Protocol):
     """Takes one upload.
@@ -84,10 +89,22 @@ class PayloadStore(Protocol):
         """The ids of payloads that nothing was added to for so long."""
 
 
-class PiecewiseWriter(ABC):
-    """Gathers chunks and passes them on in pieces of :data:`PIECE_BYTES`."""
+class PieceMemory:
+    """What the uploads of a store hold in memory, in bytes, before it leaves in pieces."""
 
     def __init__(self) -> None:
+        self.held_bytes = 0
+
+    def piece_bytes(self) -> int:
+        """How large a piece may become."""
+        return PIECE_BYTES if self.held_bytes < _MUCH_BYTES else _SMALL_PIECE_BYTES
+
+
+class PiecewiseWriter(ABC):
+    """Gathers chunks and passes them on in pieces."""
+
+    def __init__(self, memory: PieceMemory) -> None:
+        self._memory = memory
         self._chunks: list[bytes] = []
         self._gathered = 0
         self._stored = 0
@@ -96,13 +113,19 @@ class PiecewiseWriter(ABC):
     async def write(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._gathered += len(chunk)
-        if self._gathered >= PIECE_BYTES:
+        self._memory.held_bytes += len(chunk)
+        if self._gathered >= self._memory.piece_bytes():
             await self._flush(last=False)
 
-    async def _flush(self, last: bool) -> None:
+    def _take_chunks(self) -> bytes:
         piece = b"".join(self._chunks)
         self._chunks.clear()
+        self._memory.held_bytes -= self._gathered
         self._gathered = 0
+        return piece
+
+    async def _flush(self, last: bool) -> None:
+        piece = self._take_chunks()
         self._started = True
         await self._store(piece, self._stored, last)
         self._stored += len(piece)
@@ -112,7 +135,7 @@ class PiecewiseWriter(ABC):
         return self._stored
 
     async def abort(self) -> None:
-        self._chunks.clear()
+        self._take_chunks()
         if self._started:
             await self._erase()
 

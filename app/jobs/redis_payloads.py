@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 
 from app.core import keys
-from app.jobs.payloads import PayloadWriter, PiecewiseWriter
+from app.jobs.payloads import PayloadWriter, PieceMemory, PiecewiseWriter
 from app.jobs.redis_guard import RedisGuard
 
 # Pieces in one round trip: few enough that nobody waits long for the others'.
@@ -30,10 +30,11 @@ class RedisPayloadIntake:
     def __init__(self, client: "redis.asyncio.Redis", guard: RedisGuard) -> None:
         self._redis = client
         self._guard = guard
+        self._memory = PieceMemory()
         self._store = guard.group(self._store_all, _LARGEST_GROUP)
 
     def create_writer(self, job_id: str) -> PayloadWriter:
-        return _RedisWriter(self, keys.payload(job_id))
+        return _RedisWriter(self, keys.payload(job_id), self._memory)
 
     async def store(self, piece: "KeyPiece") -> None:
         """Store one piece of an upload."""
@@ -77,8 +78,8 @@ class KeyPiece:
 
 
 class _RedisWriter(PiecewiseWriter):
-    def __init__(self, intake: RedisPayloadIntake, key: str) -> None:
-        super().__init__()
+    def __init__(self, intake: RedisPayloadIntake, key: str, memory: PieceMemory) -> None:
+        super().__init__(memory)
         self._intake = intake
         self._key = key
         self._is_answered = True

@@ -28,6 +28,7 @@ from app.jobs.batches import Batches
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.grouped_calls import GroupedCall
 from app.jobs.idempotency import IdempotencyKeys
+from app.jobs.in_flight import InFlightUpload
 from app.jobs.intake import RedisIntake, add_backlog, read_backlog
 from app.jobs.job import Backlog, Job, Priority, Reception, Submission
 from app.jobs.job_lists import JobLists
@@ -109,13 +110,18 @@ class JobService:
             group.create_task(self._payloads.run())
             group.create_task(self._live.run())
 
-    async def admit(self, upload_bytes: int) -> None:
+    async def admit(self, upload_bytes: int) -> InFlightUpload:
         """Look whether an upload has a chance, before it is read; ``upload_bytes`` 0 if unknown.
 
         Raises :class:`QueueFullError` or :class:`StorageFullError`.
         """
         self._guard.check()
         await self._gate.check(upload_bytes)
+        return self.begin_upload()
+
+    def begin_upload(self) -> InFlightUpload:
+        """What counts the bytes of a request's uploads until they are submitted, or thrown away."""
+        return InFlightUpload(self._gate.hold)
 
     def create_upload(self, job_id: UUID) -> PayloadWriter:
         """Begin the upload of a job that is not accepted yet."""
