@@ -40,6 +40,7 @@ class Rules:
     lease: int
     history_length: int
     max_endpoints: int
+    max_memory: int
     max_pending: int
     log_length: int
     log_ttl: int
@@ -53,6 +54,7 @@ class Rules:
             lease=int((webhook.timeout_seconds + _REPORT_SECONDS) * 1000),
             history_length=settings.queue.history_length,
             max_endpoints=webhook.max_endpoints,
+            max_memory=settings.redis.max_memory or 0,
             max_pending=webhook.max_pending,
             log_length=webhook.log_length,
             log_ttl=webhook.log_ttl * 1000,

@@ -10,7 +10,7 @@ import pytest
 import redis.asyncio
 
 from app.core import keys
-from app.core.config import WebhookSettings
+from app.core.config import Settings, WebhookSettings
 from app.webhooks.sending.ledger import SenderLedger
 from examples.webhook_receiver import VerificationError, verify
 from tests.service import clean_environment, find_free_port, wait_until
@@ -177,10 +177,8 @@ def test_too_many_waiting_deliveries_are_dropped_and_counted(office: PostOffice)
     assert len(office.deliveries()) == 2
 
 
-def test_what_may_wait_leaves_redis_room_for_jobs(office: PostOffice) -> None:
-    """With the defaults, where nobody takes anything; docs/webhooks.md names the number."""
-    office.register("http://127.0.0.1:1/")
-    count = 1000
+def plan_ends(office: PostOffice, settings: Settings, count: int) -> None:
+    """What a sender does when so many batches have ended."""
     pipeline = office.redis.pipeline()
     for number in range(count):
         pipeline.xadd(
@@ -195,17 +193,44 @@ def test_what_may_wait_leaves_redis_room_for_jobs(office: PostOffice) -> None:
     pipeline.execute()
 
     async def plan_all() -> None:
-        async with redis.asyncio.Redis.from_url(office.settings.redis.url) as client:
-            ledger = SenderLedger(client, client, office.settings)
+        async with redis.asyncio.Redis.from_url(settings.redis.url) as client:
+            ledger = SenderLedger(client, client, settings)
             while (await ledger.plan()).read:
                 pass
 
-    before = office.redis.info("memory")["used_memory"]
     asyncio.run(plan_all())
+
+
+def test_what_may_wait_leaves_redis_room_for_jobs(office: PostOffice) -> None:
+    """With the defaults, where nobody takes anything; docs/webhooks.md names the number."""
+    office.register("http://127.0.0.1:1/")
+    count = 1000
+    before = office.redis.info("memory")["used_memory"]
+    plan_ends(office, office.settings, count)
     each = (office.redis.info("memory")["used_memory"] - before) / count
     assert len(office.deliveries(limit=100)) == 100
     allowed = WebhookSettings()
     assert each * allowed.max_pending * allowed.max_endpoints < 200_000_000
+
+
+@pytest.mark.parametrize("limited", ["by the setting", "by Redis"])
+def test_deliveries_share_a_quarter_of_a_small_memory(office: PostOffice, limited: str) -> None:
+    least = 1 << 25
+    settings = office.settings
+    if limited == "by the setting":
+        redis_settings = settings.redis.model_copy(update={"max_memory": least})
+        settings = settings.model_copy(update={"redis": redis_settings})
+    ids = [office.register("http://127.0.0.1:1/")["webhook_id"] for _ in range(16)]
+    office.redis.config_set("maxmemory", least if limited == "by Redis" else 0)
+    try:
+        plan_ends(office, settings, 200)
+    finally:
+        office.redis.config_set("maxmemory", 0)
+    waiting = sum(office.redis.zcard(keys.WEBHOOK_DUE + webhook_id) for webhook_id in ids)
+    logged = sum(office.redis.zcard(keys.WEBHOOK_LOG + webhook_id) for webhook_id in ids)
+    assert 1000 < waiting == logged <= least // 4 // 2560 // 2 + 16
+    dropped = office.client.get(f"/webhooks/{ids[0]}").json()["dropped"]
+    assert dropped == 200 - waiting // 16
 
 
 def test_the_example_receiver_prints_what_it_has_verified(post_office: PostOffice) -> None:

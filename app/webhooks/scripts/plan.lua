@@ -21,6 +21,22 @@ local function find_loss()
   return is_cut and tonumber(string.match(cursor, '^%d+'))
 end
 
+-- Of the memory that Redis may use, deliveries take a quarter at most, shared by all webhooks: half of
+-- that waits, half is the log, though most of these are the same ones. Each takes so many bytes in the
+-- end (docs/webhooks.md).
+local SHARE, DELIVERY_BYTES = 4, 2560
+
+local function find_most_of_one()
+  local limit = tonumber(string.match(redis.call('INFO', 'memory'), 'maxmemory:(%d+)'))
+  if MAX_MEMORY > 0 and (limit == 0 or limit > MAX_MEMORY) then
+    limit = MAX_MEMORY
+  end
+  return limit > 0 and math.ceil(limit / SHARE / DELIVERY_BYTES / 2 / registered) or math.huge
+end
+
+local most_of_one = find_most_of_one()
+local most_waiting, most_logged = math.min(MAX_PENDING, most_of_one), math.min(LOG_LENGTH, most_of_one)
+
 -- The enabled webhooks of an owner, read once.
 local known = {}
 
@@ -45,7 +61,7 @@ local dropped = 0
 
 -- `about`: fields that say what has ended.
 local function plan(webhook, entry, owner, kind, at, about)
-  if webhook.waiting >= MAX_PENDING then
+  if webhook.waiting >= most_waiting then
     redis.call('HINCRBY', WEBHOOK .. webhook.id, 'dropped', 1)
     dropped = dropped + 1
     return
@@ -61,7 +77,7 @@ local function plan(webhook, entry, owner, kind, at, about)
 end
 
 local function cut_log(webhook)
-  local excess = redis.call('ZCARD', WEBHOOK_LOG .. webhook.id) - LOG_LENGTH
+  local excess = redis.call('ZCARD', WEBHOOK_LOG .. webhook.id) - most_logged
   local oldest = excess > 0 and redis.call('ZPOPMIN', WEBHOOK_LOG .. webhook.id, excess) or {}
   for i = 1, #oldest, 2 do
     if redis.call('HGET', DELIVERY .. oldest[i], 'state') ~= 'pending' then
