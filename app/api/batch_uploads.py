@@ -44,6 +44,10 @@ _OVERHEAD_BYTES = 8 * 1024 * 1024
 # What may arrive between two looks whether there is room.
 _LOOK_BYTES = 8 * 1024 * 1024
 
+# A chunk may hold a thousand small parts, and many such batches may arrive at once: after so many,
+# half a millisecond's work, others' requests have their turn.
+_PARTS_IN_A_ROW = 16
+
 # Uploads without a job are erased after an hour, by whoever sweeps.
 _LONGEST_SECONDS = 1800.0
 
@@ -131,7 +135,7 @@ class IncomingBatch:
 
     async def _receive_parts(self, request: Request, in_flight: InFlightUpload) -> None:
         parser = PushMultipartParser(read_boundary(request))
-        body_bytes = looked_at = kept_bytes = 0
+        body_bytes = looked_at = kept_bytes = parts = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
@@ -143,6 +147,9 @@ class IncomingBatch:
             # The last one is empty, which to the form would mean that the body ends here.
             for event in parser.parse(chunk) if chunk else ():
                 if isinstance(event, MultipartSegment):
+                    parts += 1
+                    if parts % _PARTS_IN_A_ROW == 0:
+                        await asyncio.sleep(0)
                     sink = await self._open(event)
                 elif event is None:
                     await sink.finish()

@@ -19,7 +19,7 @@ from app.core.errors import (
     ServiceError,
     StorageFullError,
 )
-from app.jobs.intake import RedisIntake
+from app.jobs.intake import RECORD_BYTES, RedisIntake
 from app.jobs.job import Backlog, Reception
 from app.jobs.payloads import PayloadIntake
 
@@ -70,6 +70,16 @@ class AdmissionGate:
         if full or not self._has_room_for(upload_bytes):
             raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
 
+    async def check_batch(self, images: int) -> None:
+        """Look again before a batch is submitted, which may take megabytes of Redis's memory.
+
+        Raises :class:`ResultsFullError`.
+        """
+        await self._look()
+        if self._backlog.free_bytes < images * RECORD_BYTES:
+            await self._look_for_relief()
+            raise self._refuse(self._create_results_error(), "no room in Redis's memory")
+
     def hold(self, more_bytes: int) -> None:
         """Count bytes of uploads that arrive and belong to no job yet; fewer, if negative.
 
@@ -103,7 +113,7 @@ class AdmissionGate:
 
     def learn(self, backlog: Backlog) -> None:
         """What a submitted job told of the queue."""
-        self._backlog = replace(backlog, memory_full=self._backlog.memory_full)
+        self._backlog = replace(backlog, free_bytes=self._backlog.free_bytes)
         if backlog.relief_seconds is not None:
             self._crowded = self._clock()
             self._relief_at = self._crowded + backlog.relief_seconds

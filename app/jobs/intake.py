@@ -1,5 +1,6 @@
 """The API's half of the ledger: submit jobs, look them up, see what waits."""
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -21,8 +22,8 @@ _LARGEST_GROUP = 128
 # between two looks at it, and for what Redis needs beside its data.
 _MEMORY_SHARE = 0.9
 
-# What the end of a job may add to its record: a hundred classes with names like ImageNet's.
-_END_BYTES = 8192
+# What a job's record may grow to at its end: a hundred classes with names like ImageNet's.
+RECORD_BYTES = 8192
 
 
 class RedisIntake:
@@ -110,13 +111,13 @@ def read_backlog(answers: list[Any], max_memory: int | None) -> Backlog:
     """The backlog in a pipeline's answers; ``max_memory``: bytes that Redis may use, if it may not
     use all that it would."""
     unfinished, claimed, upload_bytes, rate, memory = answers
-    limit = min((number for number in (memory["maxmemory"], max_memory) if number), default=0)
-    needed = memory["used_memory"] + int(unfinished or 0) * _END_BYTES
+    limits = [number for number in (memory["maxmemory"], max_memory) if number]
+    taken = memory["used_memory"] + int(unfinished or 0) * RECORD_BYTES
     return Backlog(
         jobs=int(unfinished or 0) - claimed,
         upload_bytes=int(upload_bytes or 0),
         drain_rate=_read_rate(rate),
-        memory_full=0 < limit * _MEMORY_SHARE < needed,
+        free_bytes=min(limits, default=math.inf) * _MEMORY_SHARE - taken,
     )
 
 

@@ -1,6 +1,7 @@
 """What a job is: its states, its record, and what passes between ledger and worker."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -203,16 +204,21 @@ class Reception(IntEnum):
 class Backlog:
     """The work that waits: jobs, bytes of uploads, and how many jobs end per second meanwhile.
 
-    ``drain_rate`` is ``None`` until it was measured. ``memory_full``: what Redis has left is for
-    the ends of jobs. ``relief_seconds``: until a record expires, where that is what has to happen
-    before more are accepted.
+    ``drain_rate`` is ``None`` until it was measured. ``free_bytes``: of Redis's memory, for new
+    jobs; the rest is for the ends of those there are. ``relief_seconds``: until a record expires,
+    where that is what has to happen before more are accepted.
     """
 
     jobs: int
     upload_bytes: int
     drain_rate: float | None
-    memory_full: bool = False
+    free_bytes: float = math.inf
     relief_seconds: float | None = None
+
+    @property
+    def memory_full(self) -> bool:
+        """Whether Redis takes no more jobs."""
+        return self.free_bytes <= 0
 
 
 @dataclass(frozen=True, slots=True)
