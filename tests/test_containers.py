@@ -54,6 +54,7 @@ def test_redis_keeps_every_job(services: dict[str, Any]) -> None:
     assert redis["image"].startswith("redis:7")
     assert "--appendonly yes" in redis["command"]
     assert "--maxmemory-policy noeviction" in redis["command"]
+    assert "--maxmemory ${REDIS_MAX_MEMORY:-1gb}" in redis["command"]
     assert redis["volumes"] == ["redis-data:/data"]
 
 
