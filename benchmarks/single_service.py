@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict
 
+from app.embedded.machine_memory import choose_redis_memory
 from app.embedded.redis_server import PrivateRedis
 from benchmarks.bare_loop import SINGLE, run_bare_loops
 from benchmarks.load import run_load
@@ -86,7 +87,7 @@ def measure_acceptance(session: Session) -> Row:
     port, folder = find_port(), session.folder / f"accept-{time.monotonic_ns()}"
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
-    redis = PrivateRedis(data_dir, "everysec")
+    redis = PrivateRedis(data_dir, "everysec", choose_redis_memory())
     variables = {"QUEUE_MAX_JOBS": "100000000", "QUEUE_MAX_BYTES": str(1 << 50)}
     variables |= {"REDIS_URL": redis.url, "DATA_DIR": str(data_dir)}
     variables |= {"RESULT_CACHE_ENTRIES": "0", "LISTEN_PORT": str(port)}

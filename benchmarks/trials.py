@@ -14,6 +14,7 @@ from pathlib import Path
 
 import redis
 
+from app.embedded.machine_memory import choose_redis_memory
 from app.embedded.redis_server import PrivateRedis
 from benchmarks.bystanders import Bystanders
 from benchmarks.load import run_load
@@ -146,7 +147,7 @@ class TrialParticipant:
 
 def _redis_command(variant: Variant, data_dir: Path, stack: ExitStack) -> tuple[str, list[str]]:
     """URL and command line of the variant's Redis: the one of `classifier up` but for options."""
-    private = PrivateRedis(data_dir, "everysec")
+    private = PrivateRedis(data_dir, "everysec", choose_redis_memory())
     stack.callback(private.close)
     url, command = private.url, private.arguments()
     for option, value in variant.redis_options.items():
