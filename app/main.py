@@ -10,7 +10,6 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
 from redis.exceptions import RedisError
 from starlette.middleware.exceptions import ExceptionMiddleware
 
@@ -23,10 +22,12 @@ from app.api import (
     job_list,
     jobs,
     problems,
+    reference_pages,
     status_events,
     web_page,
     webhooks,
 )
+from app.api.answer_headers import AnswerHeaders
 from app.api.batch_events import BatchSource
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import CrossOriginGuard, allow_origins
@@ -36,7 +37,6 @@ from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.api.stop_signals import call_at_stop_signal
 from app.api.version_prefix import VersionPrefixMiddleware
 from app.core.config import Settings, get_settings
-from app.core.errors import InternalError
 from app.core.logs import configure_logging
 from app.core.redis_client import create_async_client, find_policy_warning
 from app.jobs.redis_guard import RedisGuard
@@ -56,6 +56,7 @@ _ROUTED = (
     dead_letters,
     webhooks,
     problems,
+    reference_pages,
     web_page,
 )
 
@@ -111,12 +112,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connects to nothing until it is started."""
-    # Its /docs and /redoc bring their scripts along: most machines that run this see no CDN.
-    app = FastAPIOffline(
+    app = FastAPI(
         title="Image classification",
         version=version("image-classifier-service"),
         description=documentation.DESCRIPTION,
         openapi_tags=documentation.TAGS,
+        # Not FastAPI's pages, nor its route to the contract: see reference_pages.
+        openapi_url=None,
         redirect_slashes=False,
         # Nothing collects it here, and to find that out costs every request as much as its route.
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -131,14 +133,18 @@ def create_app(settings: Settings) -> FastAPI:
     # body limit, which are this middleware's and the upload's own here, and telemetry.
     answering = ExceptionMiddleware(app.router, handlers=app.exception_handlers)
     for route in app.routes:
-        # The pages of documentation alone are made by FastAPI's machinery, which wants this.
+        # What explains problems is made by FastAPI's machinery, which wants this.
         if isinstance(route, APIRoute) and not isinstance(route, DirectRoute):
             route.app = AsyncExitStackMiddleware(route.app)
-    named = RequestContextMiddleware(
-        CrossOriginGuard(VersionPrefixMiddleware(CompressionMiddleware(answering)), settings.cors),
-        create_internal_error=lambda: problems.create_problem_response(InternalError()),
+    guarded = CrossOriginGuard(
+        VersionPrefixMiddleware(CompressionMiddleware(answering)), settings.cors
     )
-    app.middleware_stack = allow_origins(named, settings.cors)
+    named = RequestContextMiddleware(
+        allow_origins(guarded, settings.cors),
+        answer_unexpected=allow_origins(problems.answer_internal_error, settings.cors),
+        headers=AnswerHeaders(settings.cors),
+    )
+    app.middleware_stack = named
     return app
 
 

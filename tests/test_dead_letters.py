@@ -220,6 +220,8 @@ def test_the_image_is_there_as_it_came(office: Office, image: bytes, kind: str) 
     assert (answer.status_code, answer.content) == (200, image)
     assert answer.headers["content-type"] == kind
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
 
 
 def test_an_image_that_is_gone_is_told(office: Office) -> None:

@@ -137,7 +137,6 @@ async def get_batch_results(request: Request) -> Response:
     return StreamingResponse(
         _stream(batches, batch_id, first, after),
         media_type="application/x-ndjson",
-        headers={"Cache-Control": "no-store"},
     )
 
 

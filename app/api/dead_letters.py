@@ -6,7 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import dead_letter_documentation as documentation
-from app.api.direct_route import create_answer, create_router, get_service, get_settings
+from app.api.direct_route import (
+    ConfidentialRoute,
+    create_answer,
+    create_router,
+    get_service,
+    get_settings,
+)
 from app.api.query_parameters import read_number
 from app.core.clock import to_datetime
 from app.core.errors import (
@@ -18,7 +24,7 @@ from app.jobs.dead_letters import DeadLetters
 from app.jobs.job import Job
 from app.models.schemas import DeadLetter, DeadLetterList, DeadLettersPurged, DeadLettersRetried
 
-router = create_router("administration", prefix="/admin/dead-letters")
+router = create_router("administration", "/admin/dead-letters", ConfidentialRoute)
 
 # Uploads are checked to begin like one of these.
 _MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
@@ -53,7 +59,11 @@ async def get_dead_letter_upload(request: Request) -> Response:
     return Response(
         upload,
         media_type=next(kinds, "application/octet-stream"),
-        headers={"X-Content-Type-Options": "nosniff"},
+        # Opened in a browser it is no page of this service, whatever it holds.
+        headers={
+            "Content-Disposition": "attachment",
+            "Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'",
+        },
     )
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.answer_headers import NOT_KEPT, REVALIDATED
 from app.core.config import Settings
 from app.core.errors import MethodNotAllowedError
 from app.jobs.service import JobService
@@ -20,6 +21,9 @@ class DirectRoute(APIRoute):
     FastAPI's machinery for arguments and answers costs every request (docs/performance.md), and
     there is nothing here that it could do: a body is streamed, answers are made of schemas already.
     """
+
+    cache_control = REVALIDATED
+    """What caches may do with answers that don't say so themselves."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):
@@ -36,12 +40,20 @@ class DirectRoute(APIRoute):
         await response(scope, receive, send)
 
 
-def create_router(tag: str, prefix: str = "") -> APIRouter:
+class ConfidentialRoute(DirectRoute):
+    """A route whose answers show secrets or what strangers sent: nothing on the way keeps them."""
+
+    cache_control = NOT_KEPT
+
+
+def create_router(
+    tag: str, prefix: str = "", route_class: type[DirectRoute] = DirectRoute
+) -> APIRouter:
     """A router of direct routes; an operation's id is its endpoint's name."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],
-        route_class=DirectRoute,
+        route_class=route_class,
         generate_unique_id_function=lambda route: route.name,
     )
 

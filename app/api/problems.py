@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.api.request_context import get_request_id
 from app.core.errors import (
@@ -59,6 +60,11 @@ def create_problem_response(error: ServiceError, **extensions: Any) -> Response:
         headers=error.headers,
         media_type=MEDIA_TYPE,
     )
+
+
+async def answer_internal_error(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application that answers what ended in an exception which nobody expected."""
+    await create_problem_response(InternalError())(scope, receive, send)
 
 
 def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:

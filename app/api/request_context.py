@@ -4,11 +4,11 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.answer_headers import AnswerHeaders
 
 logger = logging.getLogger("app.access")
 
@@ -48,11 +48,16 @@ class RequestIdFilter(logging.Filter):
 
 
 class RequestContextMiddleware:
-    """Names each request, logs it in one line, and answers for what nobody expected."""
+    """Names each request, logs it in one line, and answers for what nobody expected.
 
-    def __init__(self, app: ASGIApp, create_internal_error: Callable[[], Response]) -> None:
+    ``answer_unexpected`` answers requests that ended in an exception. ``headers`` completes those
+    of every answer.
+    """
+
+    def __init__(self, app: ASGIApp, answer_unexpected: ASGIApp, headers: AnswerHeaders) -> None:
         self._app = app
-        self._create_internal_error = create_internal_error
+        self._answer_unexpected = answer_unexpected
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +79,9 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((_RAW_HEADER, request_id.encode()))
+                headers = message["headers"]
+                headers.append((_RAW_HEADER, request_id.encode()))
+                self._headers.complete(headers, scope)
                 if is_head:
                     await send(message)
                     message = {"type": "http.response.body"}
@@ -88,7 +95,7 @@ class RequestContextMiddleware:
             logger.exception("unexpected error")
             if status:
                 raise
-            await self._create_internal_error()(scope, receive, send_named)
+            await self._answer_unexpected(scope, receive, send_named)
         finally:
             # A line for every upload, poll and probe would bury what matters and cost a fifth of
             # an upload's CPU time; one for every refusal, more than the refusal.

@@ -1,13 +1,12 @@
 """The web page at ``/``: files of :mod:`app.web`, served as they are."""
 
-from hashlib import sha256
 from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from app.api.entity_tags import is_known
+from app.api.page_file import MEDIA_TYPES, PageFile
 from app.core.errors import NotFoundError
 
 # Nothing but the page's own files, and no script or style in its markup. Thumbnails are data URLs.
@@ -27,42 +26,11 @@ _POLICY = "; ".join(
     )
 )
 
-_MEDIA_TYPES = {
-    "css": "text/css",
-    "html": "text/html",
-    "js": "text/javascript",
-    "svg": "image/svg+xml",
-}
-
-
-class _WebFile:
-    """A file of the page with the headers that it is sent with."""
-
-    def __init__(self, name: str, content: bytes) -> None:
-        self._content = content
-        self._media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
-        self._headers = {
-            "Content-Security-Policy": _POLICY,
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-            # Asked for anew at each visit, sent anew only after an update: the files fit together.
-            "Cache-Control": "no-cache",
-            # Weak, since the compressed form has the same (RFC 9110, 8.8.1).
-            "ETag": f'W/"{sha256(content).hexdigest()[:32]}"',
-        }
-
-    def answer(self, request: Request) -> Response:
-        """The file, or 304 if the browser has it."""
-        if is_known(request, self._headers["ETag"]):
-            return Response(status_code=304, headers=self._headers)
-        return Response(self._content, media_type=self._media_type, headers=self._headers)
-
-
 # A few small files: read once, so that no request waits for a disk.
 _FILES = {
-    file.name: _WebFile(file.name, file.read_bytes())
+    file.name: PageFile(file.name, file.read_bytes(), _POLICY)
     for file in files("app.web").iterdir()
-    if file.name.rpartition(".")[2] in _MEDIA_TYPES
+    if file.name.rpartition(".")[2] in MEDIA_TYPES
 }
 
 

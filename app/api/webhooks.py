@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import webhook_documentation as documentation
-from app.api.direct_route import create_answer, create_router
+from app.api.direct_route import ConfidentialRoute, create_answer, create_router
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
@@ -18,7 +18,7 @@ from app.webhooks.deliveries import DeliveryLog
 from app.webhooks.registry import WebhookRegistry
 from app.webhooks.webhook import Delivery, EventType, Webhook
 
-router = create_router("webhooks", prefix="/webhooks")
+router = create_router("webhooks", "/webhooks", ConfidentialRoute)
 
 _JSON = "application/json"
 _LARGEST_BODY_BYTES = 16_384
