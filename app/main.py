@@ -33,6 +33,7 @@ from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import CrossOriginGuard, allow_origins
 from app.api.direct_route import DirectRoute
 from app.api.event_feeds import EventFeeds
+from app.api.hosts import HostGuard
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.api.stop_signals import call_at_stop_signal
 from app.api.version_prefix import VersionPrefixMiddleware
@@ -140,7 +141,7 @@ def create_app(settings: Settings) -> FastAPI:
         VersionPrefixMiddleware(CompressionMiddleware(answering)), settings.cors
     )
     named = RequestContextMiddleware(
-        allow_origins(guarded, settings.cors),
+        HostGuard(allow_origins(guarded, settings.cors), settings),
         answer_unexpected=allow_origins(problems.answer_internal_error, settings.cors),
         headers=AnswerHeaders(settings.cors),
     )

@@ -4,15 +4,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 
 @contextmanager
-def run_api(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free loopback port; gives its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
+def run_api(app: ASGIApp, **options: Any) -> Iterator[str]:
+    """Serve ``app`` on a free loopback port; gives its URL. ``options`` are uvicorn's.
+
+    As `classifier api` does, it leaves the headers of proxies to the application.
+    """
+    options = {"port": 0, "log_level": "warning", "access_log": False} | options
+    server = uvicorn.Server(uvicorn.Config(app, proxy_headers=False, **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -20,8 +25,8 @@ def run_api(app: FastAPI) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive() and time.monotonic() < deadline, "the API did not start"
             time.sleep(0.005)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        own = server.servers[0].sockets[0].getsockname()
+        yield own if isinstance(own, str) else f"http://127.0.0.1:{own[1]}"
     finally:
         server.should_exit = True
         thread.join()

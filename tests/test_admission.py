@@ -75,7 +75,7 @@ def send_head_only(client: Client, content_length: int) -> bytes:
     host, port = client.base_url.host, client.base_url.port
     with socket.create_connection((host, port or 80), timeout=10) as connection:
         connection.sendall(
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+            b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" % content_length
         )
         return connection.recv(65_536)

@@ -168,7 +168,7 @@ class TestFileSizeLimit:
         host, port = client.base_url.host, client.base_url.port
         with socket.create_connection((host, port or 80), timeout=10) as connection:
             connection.sendall(
-                b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                b"POST /classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
             )
             part = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
@@ -184,7 +184,7 @@ class TestFileSizeLimit:
         host, port = client.base_url.host, client.base_url.port
         with socket.create_connection((host, port or 80), timeout=10) as connection:
             connection.sendall(
-                b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n"
+                b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
             )
             assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")

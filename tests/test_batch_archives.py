@@ -230,7 +230,7 @@ def test_an_archive_is_refused_on_its_way_when_there_is_no_room_any_more(
 ) -> None:
     small = settings.model_copy(update={"queue": QueueSettings(max_jobs=1)})
     head = (
-        b"POST /batches HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"
+        b"POST /batches HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     )
     part = b'--b\r\nContent-Disposition: form-data; name="archive"; filename="a.zip"\r\n\r\n'

@@ -203,7 +203,7 @@ def test_a_request_that_is_broken_off_leaves_nothing(desk: BatchDesk, whole_imag
     body = (part + IMAGE + b"\r\n") * whole_images + part + IMAGE[:5000]
     host, port = desk.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
-        head = "POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        head = "POST /batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
         head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
         connection.sendall(head.encode() + body)
         wait_until(lambda: len(desk.uploads()) == whole_images)

@@ -33,6 +33,7 @@ VALUES = {
     "REDIS_MAX_MEMORY": "1000000000",
     "TRUSTED_PROXIES": "10.0.0.5,192.168.1.0/24",
     "CORS_ORIGINS": "*",
+    "TRUSTED_PROXIES": "10.0.0.5, 192.168.1.0/24, unix",
     "WEBHOOK_ALLOWED_NETWORKS": "10.1.0.0/16",
     "WEBHOOK_SERVICE_URL": "https://images.example.com",
 }
@@ -97,6 +98,8 @@ def test_an_empty_value_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", "localhost"),
         ("ENGINE", "steam"),
         ("LISTEN_PORT", "70000"),
+        ("ALLOWED_HOSTS", "https://images.example.org"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("REDIS_URL", "redis://localhost:abc"),
         ("REDIS_URL", "unix://"),
         ("REDIS_URL", "sentinel://localhost"),

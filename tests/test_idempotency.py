@@ -168,7 +168,7 @@ class SlowSender:
             + b"\r\n--b--\r\n"
         )
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {KEY}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: {KEY}\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )

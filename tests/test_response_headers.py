@@ -1,4 +1,4 @@
-"""Every answer says what browsers and caches may do with it. One walk over all routes sees to it."""
+"""Every answer says what browsers and caches may do with it: one walk over all routes."""
 
 import re
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from app.core.config import (
     AdminSettings,
+    AllowedSettings,
     CorsSettings,
     QueueSettings,
     RedisSettings,
@@ -179,6 +180,7 @@ def test_refusals_before_any_route_have_them(office: Office) -> None:
     foreign = {"Origin": "https://evil.example"}
     for answer, status in [
         (office.client.get("/nothing"), 404),
+        (office.client.get("/health", headers={"Host": "evil.example"}), 421),
         (office.client.post("/classify", headers=foreign), 403),
         (office.client.post("/classify"), 415),
         (office.client.get("/docs/nothing.js"), 404),
@@ -232,3 +234,9 @@ def test_answers_to_pages_of_other_origins_may_be_read_there(settings: Settings)
         ):
             assert answer.status_code == status
             assert_complete(answer, resource_policy="cross-origin")
+
+
+def test_an_answer_under_an_allowed_name_is_no_other(settings: Settings) -> None:
+    named = settings.model_copy(update={"allowed": AllowedSettings(hosts="images.lan")})
+    with run_api(create_app(named)) as url:
+        assert_complete(httpx2.get(f"{url}/jobs", headers={"Host": "images.lan"}))

@@ -23,6 +23,7 @@ from app.core.errors import ConfigurationError
 from app.core.setting_groups import (
     DEFAULT_MODEL_PATH,
     AdminSettings,
+    AllowedSettings,
     CorsSettings,
     DeadSettings,
     EngineName,
@@ -43,6 +44,7 @@ from app.core.setting_groups import (
 
 __all__ = [
     "AdminSettings",
+    "AllowedSettings",
     "CorsSettings",
     "DEFAULT_MODEL_PATH",
     "DeadSettings",
@@ -108,6 +110,7 @@ class Settings(BaseSettings):
     admin: AdminSettings = Field(default_factory=AdminSettings)
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
+    allowed: AllowedSettings = Field(default_factory=AllowedSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     trusted: TrustedSettings = Field(default_factory=TrustedSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)

@@ -149,6 +149,17 @@ class MethodNotAllowedError(ServiceError):
         super().__init__(headers=headers | {"Allow": ", ".join(sorted(methods))})
 
 
+class MisdirectedRequestError(ServiceError):
+    """Raised when a request names no host, several, or one that this service is not."""
+
+    status, code, title = 421, "misdirected-request", "Not this host"
+    # Without the name itself, which anybody may have written.
+    detail = (
+        "The request's Host is no name of this service. Use its address, or list the name in "
+        "ALLOWED_HOSTS and start the service again."
+    )
+
+
 class FileTooLargeError(ServiceError):
     """Raised when an upload outgrows MAX_FILE_SIZE."""
 

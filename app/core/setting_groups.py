@@ -6,7 +6,7 @@
 import os
 import re
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,23 @@ DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 # Scheme, host and port, as browsers send it: no path, not even a slash.
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
+# A host's name, or all names below one: no scheme, no port. Names of containers have underscores.
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+
+# Whoever connects through a Unix socket, which has no address.
+_UNIX = "unix"
+
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 class RedisSettings(BaseModel):
@@ -331,26 +345,58 @@ class ListenSettings(BaseModel):
     port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
 
 
+class AllowedSettings(BaseModel):
+    """By which names the service is reached."""
+
+    hosts: str = Field(
+        "",
+        description="Host names that requests may name, comma-separated: `images.example.org`, "
+        "`*.example.org` for all names below, `*` for every name. Addresses, `localhost`, "
+        "`LISTEN_HOST` and, while the service listens beyond loopback, the machine's own names "
+        "always may (`docs/proxies.md`).",
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, text: str) -> str:
+        for name in _split(text):
+            if name != "*" and not _is_address(name) and not _HOST.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no host name: write images.example.org or *.example.org, without "
+                    "scheme, port and path"
+                )
+        return text
+
+    def list_hosts(self) -> list[str]:
+        """One by one, in lower case, without the dot that may end a name."""
+        return [name.lower().removesuffix(".") for name in _split(self.hosts)]
+
+
 class TrustedSettings(BaseModel):
     """Which senders are believed about requests that they pass on."""
 
     proxies: str = Field(
         "",
         description="Addresses or networks of reverse proxies, comma-separated: "
-        "`10.0.0.5,192.168.1.0/24`. They alone may say with `Forwarded` or `X-Forwarded-…` whom "
-        "they speak for. None by default.",
+        "`10.0.0.5,192.168.1.0/24`; `unix` for those that connect through a Unix socket. They "
+        "alone may say with `Forwarded` or `X-Forwarded-…` whom they speak for. None by default.",
     )
 
     @field_validator("proxies")
     @classmethod
     def _are_networks(cls, text: str) -> str:
         for network in _split(text):
-            ip_network(network)
+            if network != _UNIX:
+                ip_network(network)
         return text
 
     def list_proxies(self) -> list[IPv4Network | IPv6Network]:
-        """One by one."""
-        return [ip_network(network) for network in _split(self.proxies)]
+        """The networks, one by one."""
+        return [ip_network(network) for network in _split(self.proxies) if network != _UNIX]
+
+    def trusts_unix_sockets(self) -> bool:
+        """Whether those are believed who connect through a Unix socket."""
+        return _UNIX in _split(self.proxies)
 
 
 class WorkerSettings(BaseModel):
