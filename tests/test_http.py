@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from httpx2 import Client
 
-from app.core.config import CorsSettings, Settings
+from app.core.config import AllowedSettings, CorsSettings, Settings
 from app.main import create_app
 from app.openapi_document import DOCUMENT_PATH, render_document
 from tests.api_client import SAMPLE, assert_problem, submit
@@ -144,6 +144,37 @@ def test_pages_of_the_service_itself_and_programs_may(client: Client) -> None:
         assert answer.status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost", "http://localhost", 202),
+        ("localhost", "http://localhost:80", 202),
+        ("localhost:80", "http://localhost", 202),
+        ("LOCALHOST", "http://localhost", 202),
+        ("[::1]:8000", "http://[::1]:8000", 202),
+        ("localhost:8000", "http://localhost:8000", 202),
+        ("localhost:8000", "https://localhost:8000", 403),
+        ("localhost:8000", "http://localhost:8001", 403),
+        ("localhost:8000", "http://localhost", 403),
+        ("localhost", "http://localhost:8000", 403),
+        ("localhost:443", "https://localhost", 403),
+        ("localhost", "https://localhost", 403),
+        ("localhost", "ftp://localhost", 403),
+        ("localhost", "http://localhost/", 403),
+        ("localhost", "http://a@localhost", 403),
+        ("localhost", "localhost", 403),
+        ("localhost", "http://", 403),
+        ("localhost", "", 403),
+    ],
+)
+def test_an_origin_is_a_scheme_a_host_and_a_port(
+    client: Client, host: str, origin: str, status: int
+) -> None:
+    labels = {"Host": host, "Origin": origin}
+    answer = client.post("/classify", files={"file": SAMPLE.read_bytes()}, headers=labels)
+    assert answer.status_code == status
+
+
 def test_the_own_page_behind_a_proxy_is_told_what_the_proxy_must_do(
     client: Client, settings: Settings
 ) -> None:
@@ -157,7 +188,9 @@ def test_the_own_page_behind_a_proxy_is_told_what_the_proxy_must_do(
         document = assert_problem(upload(client, labels), 403, "cross-origin")
         assert "a reverse proxy must pass the Host header on" in document["detail"]
         assert "name this origin in CORS_ORIGINS" in document["detail"]
-    assert upload(client, {"Host": "box.lan"}).status_code == 202
+    allowed = settings.model_copy(update={"allowed": AllowedSettings(hosts="box.lan")})
+    with run_api(create_app(allowed)) as url, Client(base_url=url) as asked:
+        assert upload(asked, {"Host": "box.lan"}).status_code == 202
     named = settings.model_copy(update={"cors": CorsSettings(origins="http://box.lan")})
     with run_api(create_app(named)) as url, Client(base_url=url) as asked:
         assert upload(asked, {}).status_code == 202

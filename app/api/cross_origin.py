@@ -7,6 +7,7 @@ before a plain form's POST: an upload, or a call without a body. Those they only
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.host_header import parse_host, parse_origin
 from app.api.problems import create_problem_response
 from app.core.config import CorsSettings
 from app.core.errors import CrossOriginError
@@ -72,7 +73,9 @@ class CrossOriginGuard:
         app = self._app
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
             labels = _read_labels(scope)
-            if _is_foreign(labels) and not self._is_allowed(labels.get(b"origin", b"")):
+            if _is_foreign(labels, scope["scheme"]) and not self._is_allowed(
+                labels.get(b"origin", b"")
+            ):
                 app = create_problem_response(CrossOriginError())
         await app(scope, receive, send)
 
@@ -85,10 +88,12 @@ def _read_labels(scope: Scope) -> dict[bytes, bytes]:
     return {name: value for name, value in scope["headers"] if name in names}
 
 
-def _is_foreign(labels: dict[bytes, bytes]) -> bool:
+def _is_foreign(labels: dict[bytes, bytes], scheme: str) -> bool:
     if site := labels.get(b"sec-fetch-site"):
         return site not in _OWN_SITES
-    # Browsers leave that out where a page came over plain HTTP from another machine. A proxy's word
-    # on which host that was (X-Forwarded-Host) is anybody's who reaches the service without one.
+    # Browsers leave that out where a page came over plain HTTP from another machine.
     origin = labels.get(b"origin")
-    return origin is not None and origin.partition(b"://")[2] != labels.get(b"host")
+    if origin is None:
+        return False
+    host = parse_host(labels.get(b"host", b"").decode("latin-1"))
+    return host is None or parse_origin(origin.decode("latin-1")) != host.at(scheme)
