@@ -33,6 +33,7 @@ from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import CrossOriginGuard, allow_origins
 from app.api.direct_route import DirectRoute
 from app.api.event_feeds import EventFeeds
+from app.api.forwarding import follow_proxies
 from app.api.hosts import HostGuard
 from app.api.request_context import RequestContextMiddleware, RequestIdFilter
 from app.api.stop_signals import call_at_stop_signal
@@ -145,7 +146,7 @@ def create_app(settings: Settings) -> FastAPI:
         answer_unexpected=allow_origins(problems.answer_internal_error, settings.cors),
         headers=AnswerHeaders(settings.cors),
     )
-    app.middleware_stack = named
+    app.middleware_stack = follow_proxies(named, settings.trusted)
     return app
 
 
