@@ -44,13 +44,8 @@ class AnswerHeaders:
 
     def complete(self, headers: RawHeaders, scope: Scope) -> None:
         """Add what is missing."""
-        has_policy = is_kept_as_told = False
-        for name, _ in headers:
-            if name == _POLICY:
-                has_policy = True
-            elif name == _CACHE_CONTROL:
-                is_kept_as_told = True
-        if not is_kept_as_told:
+        known = dict(headers)
+        if _CACHE_CONTROL not in known:
             value = getattr(scope.get("route"), "cache_control", REVALIDATED)
             headers.append((_CACHE_CONTROL, value))
-        headers.extend(self._common if has_policy else self._strict)
+        headers += self._common if _POLICY in known else self._strict

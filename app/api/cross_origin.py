@@ -39,6 +39,8 @@ _ANSWER_HEADERS = (
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_LABELS = frozenset({b"sec-fetch-site", b"origin", b"host"})
+
 _OWN_SITES = (b"same-origin", b"none")
 
 # A day, for which browsers need not ask again; they shorten it as they like.
@@ -84,8 +86,7 @@ class CrossOriginGuard:
 
 
 def _read_labels(scope: Scope) -> dict[bytes, bytes]:
-    names = (b"sec-fetch-site", b"origin", b"host")
-    return {name: value for name, value in scope["headers"] if name in names}
+    return {name: value for name, value in scope["headers"] if name in _LABELS}
 
 
 def _is_foreign(labels: dict[bytes, bytes], scheme: str) -> bool:

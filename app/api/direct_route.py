@@ -75,8 +75,23 @@ def create_answer(
     return create_json_answer(document.model_dump_json(), status, headers)
 
 
+class _JsonAnswer(Response):
+    """JSON, its headers written at once: that is worth the headers that every answer gets since."""
+
+    media_type = "application/json"
+
+    def __init__(self, text: str, status: int, headers: dict[str, str]) -> None:
+        self.status_code, self.background = status, None
+        self.body = text.encode()
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()),
+        ]
+
+
 def create_json_answer(
     text: str, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """The response that carries JSON."""
-    return Response(text, status_code=status, headers=headers, media_type="application/json")
+    return _JsonAnswer(text, status, headers or {})

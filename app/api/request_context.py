@@ -70,7 +70,8 @@ class RequestContextMiddleware:
             scope = {**scope, "method": "GET"}
         given = _find_given_id(scope)
         # Unique, not secret, so the system's randomness is not asked.
-        request_id = given if _ACCEPTABLE.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        is_named = given and _ACCEPTABLE.fullmatch(given)
+        request_id = given if is_named else f"{random.getrandbits(128):032x}"
         token = _request_id.set(request_id)
         started = time.perf_counter()
         status = 0
