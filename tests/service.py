@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 COMMAND = str(Path(sys.executable).with_name("classifier"))
@@ -53,17 +53,25 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
 class RunningService:
     """A `classifier up` on a free port, ready once constructed. Stopped by :meth:`stop`.
 
-    ``lines`` grows with its output, standard error included.
+    ``lines`` grows with its output, standard error included. ``launcher`` is what stands before
+    the command.
     """
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        launcher: Sequence[str] = (),
+        host: str = "",
+        **environment: str,
+    ) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data_dir = data_dir
         self.lines: list[str] = []
         data_dir.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [COMMAND, "up", "--port", str(self.port), "--data-dir", str(data_dir)],
+            [*launcher, COMMAND, "up", "--port", str(self.port), "--data-dir", str(data_dir)]
+            + (["--host", host] if host else []),
             cwd=data_dir,  # no .env of the developer's, no model of theirs
             env=clean_environment(**environment),
             stdout=subprocess.PIPE,
