@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -98,8 +98,14 @@ def _handle_http_exception(request: Request, error: Exception) -> Response:
     return create_problem_response(kind(headers=dict(error.headers or {})))
 
 
+def _handle_disconnect(request: Request, error: Exception) -> Response:
+    """End what nobody waits for any more: this answer goes nowhere, its status into the log."""
+    return create_problem_response(BadRequestError())
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error with a problem document. What is unexpected: see ``request_context``."""
+    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
     app.add_exception_handler(ServiceError, _handle_service_error)
     app.add_exception_handler(RedisError, _handle_redis_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
