@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,25 @@ def save_images(folder: Path, count: int) -> Path:
         colours = generator.integers(0, 256, (5, 5, 3)).astype(np.uint8)
         Image.fromarray(colours).resize((48, 40)).save(folder / f"{index:03}.png")
     return folder
+
+
+def read_entry(model: Path, *parts: str) -> tuple[str, bytes]:
+    """The first entry of an archive with one of these in its name: that name below the archive's
+    own, and what it holds."""
+    with zipfile.ZipFile(model) as archive:
+        name = next(name for name in archive.namelist() if any(part in name for part in parts))
+        return name.partition("/")[2], archive.read(name)
+
+
+def rewrite(model: Path, entry: str, data: bytes) -> None:
+    """Replace one entry of an archive, or add it."""
+    with zipfile.ZipFile(model) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    root = next(iter(entries)).partition("/")[0]
+    entries[f"{root}/{entry}"] = data
+    with zipfile.ZipFile(model, "w", zipfile.ZIP_STORED) as new:
+        for name, value in entries.items():
+            new.writestr(name, value)
 
 
 def settings_for(model: Path, data: Path, **changes: Any) -> Settings:

@@ -22,7 +22,7 @@ from app.inference.sources import digest_file
 from app.models.manifest import load_manifest
 from app.models.ml_models import load_model, prepare_model
 from tests import model_files
-from tests.model_files import describe, settings_for, source_of
+from tests.model_files import describe, rewrite, settings_for, source_of
 
 SAMPLES = Path(__file__).parents[1] / "app" / "samples"
 LIMITS = LimitSettings()
@@ -155,17 +155,6 @@ def test_pickled_code_never_runs(tmp_path: Path, zipped: bool) -> None:
     torch.save({"a": Trap(trap)}, model, _use_new_zipfile_serialization=zipped)
     assert_refused(model, "pickled code, which is never run")
     assert not trap.exists()
-
-
-def rewrite(model: Path, entry: str, data: bytes) -> None:
-    """Replace one entry of an archive."""
-    with zipfile.ZipFile(model) as old:
-        entries = {name: old.read(name) for name in old.namelist()}
-    root = next(iter(entries)).partition("/")[0]
-    entries[f"{root}/{entry}"] = data
-    with zipfile.ZipFile(model, "w", zipfile.ZIP_STORED) as new:
-        for name, value in entries.items():
-            new.writestr(name, value)
 
 
 def test_pickled_code_in_an_exported_program_never_runs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.core.errors import ConfigurationError
 from app.inference.architectures.registry import ARCHITECTURES
 from app.inference.exported_programs import load_exported_program
 from app.inference.sources import ModelSource, SourceKind
+from app.inference.torchscript_archives import examine_torchscript
 from app.models.manifest import manifest_path
 
 
@@ -89,10 +91,11 @@ def _load_torchscript(source: ModelSource) -> nn.Module:
         # PyTorch advises its users to export instead; models that exist still have to load.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
+            examine_torchscript(source.path)
             module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
                 source.path, map_location="cpu"
             )
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, OSError, zipfile.BadZipFile):
             raise _broken(source) from None
     return module.eval()
 

@@ -8,7 +8,6 @@ the file names, and evaluates the file's shape expressions as Python. A program 
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from app.core.errors import ConfigurationError
+from app.inference.examination import FILE_OPERATORS, create_refusal, open_archive
 
 _ENTRIES = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json"
@@ -48,13 +48,11 @@ def load_exported_program(path: Path) -> ExportedProgram:
 
 
 def _examine(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        for name in names:
+    with open_archive(path) as archive:
+        for name in archive.namelist():
             entry = name.partition("/")[2]
-            # Of two entries with one name PyTorch might read the other than was examined.
-            if not _ENTRIES.fullmatch(entry) or names.count(name) > 1:
-                raise _refusal(path, f"it holds {name}")
+            if not _ENTRIES.fullmatch(entry):
+                raise create_refusal(path, f"it holds {name}")
             if entry.endswith(".json"):
                 for key, value in _walk(json.loads(archive.read(name))):
                     _examine_value(path, key, value)
@@ -64,22 +62,26 @@ def _examine(path: Path) -> None:
 
 def _examine_value(path: Path, key: str, value: Any) -> None:
     if key == "use_pickle" and value:
-        raise _refusal(path, "it holds pickled tensors")
+        raise create_refusal(path, "it holds pickled tensors")
     if key == "path_name" and not re.fullmatch(r"(weight|tensor)_\d+", value):
-        raise _refusal(path, f"it holds the pickled object {value}")
-    if key == "target" and isinstance(value, str) and not _FUNCTIONS.fullmatch(value):
-        raise _refusal(path, f"it calls {value}")
+        raise create_refusal(path, f"it holds the pickled object {value}")
+    if key == "target" and isinstance(value, str) and not _may_call(value):
+        raise create_refusal(path, f"it calls {value}")
     if key == "expr_str" and not _ARITHMETIC.fullmatch(_SYMBOL.sub("", value)):
-        raise _refusal(path, "one of its shapes is more than arithmetic")
+        raise create_refusal(path, "one of its shapes is more than arithmetic")
     if key == "guards_code" and value:
-        raise _refusal(path, "it holds guards as Python code")
+        raise create_refusal(path, "it holds guards as Python code")
+
+
+def _may_call(function: str) -> bool:
+    return bool(_FUNCTIONS.fullmatch(function)) and FILE_OPERATORS.isdisjoint(function.split("."))
 
 
 def _examine_sample(path: Path, data: bytes) -> None:
     try:
         torch.load(io.BytesIO(data), weights_only=True)
     except Exception:
-        raise _refusal(path, "its sample inputs hold pickled code") from None
+        raise create_refusal(path, "its sample inputs hold pickled code") from None
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
@@ -91,9 +93,3 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _walk(inner)
-
-
-def _refusal(path: Path, reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path} is refused, {reason}: export the model for inference again, or save it as .onnx"
-    )
