@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
@@ -49,9 +50,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
     """Read a user's ``.onnx`` file. Raises :class:`ConfigurationError` when it is broken."""
     try:
         model = onnx.load(path, load_external_data=False)
-        if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+        if any(map(_needs_file, _walk(model))):
             raise ConfigurationError(
-                f"{path} keeps its weights in another file, which its digest would not cover: "
+                f"{path} keeps a part of it in another file, which its digest would not cover: "
                 "export it with external_data=False"
             )
         onnx.checker.check_model(model)
@@ -63,6 +64,22 @@ def load_graph(path: Path) -> onnx.ModelProto:
             f"{path} is damaged or not an ONNX file: save or copy it again"
         ) from None
     return model
+
+
+def _walk(message: Message) -> Iterator[Message]:
+    """A message and all within it: of a model its graphs, functions, attributes and tensors."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from _walk(inner)
+
+
+def _needs_file(part: Message) -> bool:
+    if isinstance(part, onnx.TensorProto):
+        return bool(part.external_data) or uses_external_data(part)
+    # Its operator is a path or a blob that a runtime compiled before.
+    return isinstance(part, onnx.NodeProto) and part.op_type == "EPContext"
 
 
 def complete_graph(model: onnx.ModelProto, manifest: ModelManifest) -> onnx.ModelProto:
