@@ -1,5 +1,6 @@
 """Model files that would do more than compute: refused in one line before any of it happens."""
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from app.core.errors import ConfigurationError
 from app.inference.checkpoints import load_checkpoint
 from app.inference.examination import FILE_OPERATORS
+from app.models.manifest import load_manifest
 from tests import model_files
 from tests.model_files import describe, read_entry, rewrite, source_of
 
@@ -48,6 +50,43 @@ def assert_refused(model: Path, *complaints: str) -> None:
     for complaint in (model.name, "is refused", *complaints):
         assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def assert_labels_refused(folder: Path, labels: str) -> None:
+    manifest = describe(folder / "model.pth", labels=labels).with_suffix(".json")
+    with pytest.raises(ConfigurationError, match="in the model's folder") as caught:
+        load_manifest(manifest)
+    assert str(manifest) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    ["/etc/passwd", "../secret.txt", "in/../../secret.txt", "link", "in/link", "folder/secret.txt"]
+    + ["circle", "pipe", ".", "", "a\0b", "x" * 5000, "/no/such/file"],
+)
+def test_labels_come_from_the_models_folder_alone(tmp_path: Path, labels: str) -> None:
+    folder = tmp_path / "models"
+    (folder / "in").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("the password\n")
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "in" / "link").symlink_to("../../secret.txt")
+    (folder / "folder").symlink_to("..")
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "pipe")
+    assert_labels_refused(folder, labels)
+
+
+def test_labels_may_lie_deeper_and_behind_links_within(tmp_path: Path) -> None:
+    """As Kubernetes mounts a ConfigMap: every file is a link into a folder beside it."""
+    real = tmp_path / "mount" / "..2026"
+    real.mkdir(parents=True)
+    (real / "names.txt").write_text("cat\ndog\n")
+    (tmp_path / "mount" / "names.txt").symlink_to("..2026/names.txt")
+    linked = tmp_path / "linked"
+    linked.symlink_to("mount")
+    for labels in ("names.txt", "..2026/names.txt", str(real / "names.txt")):
+        manifest = describe(linked / "model.pth", labels=labels).with_suffix(".json")
+        assert load_manifest(manifest).labels == ("cat", "dog")
 
 
 def save_script(folder: Path, network: nn.Module) -> Path:

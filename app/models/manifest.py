@@ -80,7 +80,7 @@ def manifest_path(model: Path) -> Path:
 
 
 def load_manifest(path: Path) -> ModelManifest:
-    """Read a manifest; a text file of labels, one a line, is sought beside it.
+    """Read a manifest; a text file of labels, one a line, is sought in its folder.
 
     Raises :class:`ConfigurationError` when anything is missing or wrong.
     """
@@ -93,7 +93,7 @@ def load_manifest(path: Path) -> ModelManifest:
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold a JSON object: see docs/models.md")
     if isinstance(values.get("labels"), str):
-        text = _read(path.parent / values["labels"], "list of labels")
+        text = _read(_find_labels(path, values["labels"]), "list of labels")
         values["labels"] = [line.strip() for line in text.splitlines() if line.strip()]
     try:
         return ModelManifest.model_validate(values)
@@ -105,6 +105,23 @@ def load_manifest(path: Path) -> ModelManifest:
             for item in error.errors()[:5]
         )
         raise ConfigurationError(f"{path} is wrong, correct it there: {complaints}") from None
+
+
+def _find_labels(manifest: Path, name: str) -> Path:
+    """A file in the manifest's folder: whoever may ask for a result sees what it holds."""
+    path = manifest.parent / name
+    try:
+        is_inside = path.resolve().is_relative_to(manifest.parent.resolve())
+        is_special = path.exists() and not path.is_file()
+    # Names with a null byte or of endless length, links in a circle.
+    except (OSError, RuntimeError, ValueError):
+        is_inside = is_special = False
+    if not is_inside or is_special:
+        raise ConfigurationError(
+            f"{manifest} is wrong, correct it there: labels must name a text file in the model's "
+            f"folder, {name!r} is none"
+        )
+    return path
 
 
 def _read(path: Path, role: str) -> str:
