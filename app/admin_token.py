@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
+from app.core.setting_groups import SHORTEST_TOKEN
 
 FILE_NAME = "admin.token"
 _RANDOM_BYTES = 32
@@ -17,18 +18,24 @@ _RANDOM_BYTES = 32
 def find_admin_token(settings: Settings) -> str | None:
     """ADMIN_TOKEN, else the token in the data folder, else ``None``.
 
-    Raises :class:`ConfigurationError` when the file can't be read.
+    Raises :class:`ConfigurationError` when the file can't be read or its token is too short.
     """
     setting = settings.admin.token
     if setting and (token := setting.get_secret_value().strip()):
         return token
     path = _path(settings)
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        token = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise _describe(path, error) from None
+    if 0 < len(token) < SHORTEST_TOKEN:
+        raise ConfigurationError(
+            f"{path} holds fewer than {SHORTEST_TOKEN} characters: delete it, and `classifier up` "
+            "makes a new one"
+        )
+    return token or None
 
 
 def keep_admin_token(settings: Settings) -> str:

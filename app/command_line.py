@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import typer
 
 from app.core.config import get_settings
+from app.core.redaction import redact
 
 DEFAULT_URL = ""  # whatever the environment and the settings name: see _choose_url
 COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
@@ -27,7 +28,9 @@ def _choose_url(url: str) -> str:
     except ValueError:
         parts = None
     if parts is None or parts.scheme not in _SCHEMES or not parts.hostname:
-        raise typer.BadParameter(f"{url} is no address that begins with http:// or https://")
+        raise typer.BadParameter(
+            f"{redact(url)} is no address that begins with http:// or https://"
+        )
     return url
 
 

@@ -1,5 +1,6 @@
 """What can go wrong between a program and the service."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ class UnreachableError(ClassifierError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
-        super().__init__(f"no classification service at {url}: {reason}")
+        # Messages are logged: without the user and password that an address may hold.
+        shown = re.sub(r"//.*@", "//***@", url)
+        super().__init__(f"no classification service at {shown}: {reason}")
 
 
 class NotFinishedError(ClassifierError, TimeoutError):

@@ -216,7 +216,7 @@ def test_dead_says_when_the_token_is_wrong_or_can_not_be_read(
     morgue: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     url, ids = morgue
-    answer = run("dead", "retry", *ids, "--url", url, ADMIN_TOKEN="wrong")
+    answer = run("dead", "retry", *ids, "--url", url, ADMIN_TOKEN="wrong" * 10)
     assert answer.returncode == 1
     assert answer.stderr.startswith("classifier: Not authorized: ")
     assert len(answer.stderr.splitlines()) == 1

@@ -31,7 +31,7 @@ from tests.api_client import SAMPLE, assert_problem, png_head
 from tests.api_server import run_api
 from tests.service import wait_until
 
-TOKEN = "the-admin-tökén"
+TOKEN = "the-admin-tökén, which nobody guesses"
 AUTHORIZATION = {b"Authorization": f"Bearer {TOKEN}".encode()}
 DEAD_LETTERS = "/admin/dead-letters"
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"

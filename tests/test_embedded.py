@@ -142,8 +142,8 @@ def test_the_admin_token_outlives_a_start_and_an_empty_one_is_replaced(tmp_path:
 
 
 def test_an_admin_token_that_is_set_is_kept_nowhere(tmp_path: Path) -> None:
-    admin = AdminSettings(token=SecretStr("my own"))
-    assert keep_admin_token(Settings(data_dir=tmp_path, admin=admin)) == "my own"
+    admin = AdminSettings(token=SecretStr(own := "my own token, which nobody guesses"))
+    assert keep_admin_token(Settings(data_dir=tmp_path, admin=admin)) == own
     assert list(tmp_path.iterdir()) == []
 
 

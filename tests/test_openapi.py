@@ -35,7 +35,7 @@ load_all_checks()
 # A schema can say "a file" but not "a file that is an image": what it lets pass is refused rightly.
 INAPPLICABLE = ("positive_data_acceptance",)
 
-ADMIN_TOKEN = "the-admin-token"
+ADMIN_TOKEN = "the-admin-token-which-nobody-guesses"
 DEAD_LETTERS = "/admin/dead-letters"
 ANSWER = Answer("a-model", "1", "torch")
 AUTHORIZATION = {"Authorization": f"Bearer {ADMIN_TOKEN}"}

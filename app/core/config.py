@@ -5,13 +5,13 @@ A group's name and a field's name make the variable: ``queue`` + ``lease_seconds
 which wins over the default.
 """
 
-import re
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from app.core.errors import ConfigurationError
+from app.core.redaction import redact_wrong
 from app.core.setting_groups import (
     DEFAULT_MODEL_PATH,
     AdminSettings,
@@ -65,17 +66,8 @@ __all__ = [
     "WorkerSettings",
     "get_settings",
     "load_settings",
-    "redact",
     "variable_name",
 ]
-
-# redis-py takes a password before the host and among the query's parameters.
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:sentinel_)?password=)[^&]*")
-
-
-def redact(text: str) -> str:
-    """The text with the password of any URL in it replaced by ``***``."""
-    return _PASSWORD.sub(r"\1\2***", text)
 
 
 class Settings(BaseSettings):
@@ -183,10 +175,24 @@ def load_settings() -> Settings:
             path = tuple(str(part) for part in item["loc"])
             name = "_".join(path).upper()
             message = item["msg"].removeprefix("Value error, ")
+            value = item["input"]
+            if _is_secret(path):
+                value = "***"
+            elif isinstance(value, str):
+                value = redact_wrong(value)
             # Values that don't fit together are named by their message alone.
-            about = f"{name}={redact(repr(item['input']))}: " if path else ""
+            about = f"{name}={value!r}: " if path else ""
             complaints.append(about + message)
         raise ConfigurationError("; ".join(complaints)) from None
+
+
+def _is_secret(path: tuple[str, ...]) -> bool:
+    """Whether no part of the field's value may be shown."""
+    field: FieldInfo | None = Settings.model_fields.get(path[0]) if path else None
+    group = field.annotation if field else None
+    if len(path) > 1 and isinstance(group, type) and issubclass(group, BaseModel):
+        field = group.model_fields.get(path[1])
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 @lru_cache(maxsize=1)

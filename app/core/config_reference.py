@@ -14,7 +14,8 @@ from dotenv import dotenv_values
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.core.config import Settings, redact, variable_name
+from app.core.config import Settings, variable_name
+from app.core.redaction import redact
 
 REFERENCE_PATH = Path("docs/configuration.md")
 EXAMPLE_PATH = Path(".env.example")

@@ -8,14 +8,17 @@ import re
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ByteSize, Field, SecretStr, field_validator
-from redis.connection import parse_url
+from redis.connection import ConnectionPool, parse_url
 
 from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
 
 DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
+
+# 128 bits even of a token in hexadecimal; nobody guesses that at any rate of guesses.
+SHORTEST_TOKEN = 32
 
 
 # Scheme, host and port, as browsers send it: no path, not even a slash.
@@ -38,6 +41,33 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _read_networks(text: str) -> list[IPv4Network | IPv6Network]:
+    """Raises :class:`ValueError` that quotes nothing: who knows what was pasted there."""
+    try:
+        return [ip_network(network) for network in _split(text)]
+    except ValueError:
+        raise ValueError(
+            "must be addresses or networks without bits behind the mask: 10.0.0.5,192.168.1.0/24"
+        ) from None
+
+
+def _read_redis_url(url: str) -> dict[str, Any]:
+    """Raises :class:`ValueError` in words of our own: the parser's may hold half a password."""
+    location = url.partition("?")[0].partition("://")[2]
+    try:
+        # Half a password may pass for a port, and what follows it for a database's number.
+        if "#" in url or ("@" in location.partition("/")[2] and not url.startswith("unix://")):
+            raise ValueError
+        # Options that there are not are refused by a connection only.
+        ConnectionPool.from_url(url).make_connection()
+        return dict(parse_url(url))  # type: ignore[no-untyped-call]
+    except Exception:
+        raise ValueError(
+            "is no URL of a Redis: correct its host, port or options, and write / ? # in a "
+            "password as %2F %3F %23"
+        ) from None
 
 
 class RedisSettings(BaseModel):
@@ -67,7 +97,7 @@ class RedisSettings(BaseModel):
         if not url.startswith(("redis://", "rediss://", "unix://", SENTINEL_SCHEME)):
             raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
         if find_sentinel_url(url) is None:
-            parts = parse_url(url)  # type: ignore[no-untyped-call]
+            parts = _read_redis_url(url)
             if url.startswith("unix://") and "path" not in parts:
                 raise ValueError("must name a socket: unix:///run/redis.sock")
         return url
@@ -201,7 +231,7 @@ class CorsSettings(BaseModel):
     def _are_origins(cls, text: str) -> str:
         for origin in _split(text):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin: write https://host or http://host:port")
+                raise ValueError("one of them is no origin: write https://host or http://host:port")
         return text
 
     def list_origins(self) -> list[str]:
@@ -313,8 +343,19 @@ class AdminSettings(BaseModel):
     token: SecretStr | None = Field(
         None,
         description="Secret for `/admin`, sent as `Authorization: Bearer …`. Without one `/admin` "
-        "is closed; `classifier up` makes its own, in the data folder.",
+        "is closed; `classifier up` makes its own, in the data folder. At least 32 characters: "
+        "`openssl rand -hex 32` makes one.",
     )
+
+    @field_validator("token")
+    @classmethod
+    def _is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        # A header can't begin or end with the line break that a secret from a file often has.
+        if token and 0 < len(token.get_secret_value().strip()) < SHORTEST_TOKEN:
+            raise ValueError(
+                f"must have at least {SHORTEST_TOKEN} characters: `openssl rand -hex 32` makes one"
+            )
+        return token
 
 
 class PayloadSettings(BaseModel):
@@ -385,14 +426,16 @@ class TrustedSettings(BaseModel):
     @field_validator("proxies")
     @classmethod
     def _are_networks(cls, text: str) -> str:
-        for network in _split(text):
-            if network != _UNIX:
-                ip_network(network)
+        cls._read(text)
         return text
+
+    @staticmethod
+    def _read(text: str) -> list[IPv4Network | IPv6Network]:
+        return _read_networks(",".join(part for part in _split(text) if part != _UNIX))
 
     def list_proxies(self) -> list[IPv4Network | IPv6Network]:
         """The networks, one by one."""
-        return [ip_network(network) for network in _split(self.proxies) if network != _UNIX]
+        return self._read(self.proxies)
 
     def trusts_unix_sockets(self) -> bool:
         """Whether those are believed who connect through a Unix socket."""
@@ -477,9 +520,7 @@ class WebhookSettings(BaseModel):
     @field_validator("allowed_networks")
     @classmethod
     def _networks(cls, text: str | None) -> str | None:
-        for network in (text or "").split(","):
-            if network.strip():
-                ip_network(network.strip())
+        _read_networks(text or "")
         return text
 
     @field_validator("service_url")
@@ -487,4 +528,8 @@ class WebhookSettings(BaseModel):
     def _http(cls, url: str | None) -> str | None:
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
+        if url and re.search(r"[@?#\s]", url):
+            raise ValueError(
+                "must hold no user, password or query: every receiver is told this address"
+            )
         return url.rstrip("/") if url else url

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from app.core.config import Settings, redact
+from app.core.config import Settings
 from app.core.errors import ConfigurationError
+from app.core.redaction import redact
 from app.core.redis_client import create_client
 
 LOCK_SECONDS = 2.0  # the Redis of an `up` that was killed takes this to put its file in order
