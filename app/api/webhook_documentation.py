@@ -17,6 +17,7 @@ from app.core.errors import (
     WebhookAddressError,
     WebhookDisabledError,
     WebhookNotFoundError,
+    WebhookPortError,
     WebhooksClosedError,
 )
 from app.models.schemas import (
@@ -105,6 +106,7 @@ CREATE: dict[str, Any] = {
         NotJsonError,
         InvalidRequestError,
         WebhookAddressError,
+        WebhookPortError,
         TooManyWebhooksError,
         ResultsFullError,
         StorageFullError,

@@ -342,6 +342,16 @@ class WebhookAddressError(InvalidRequestError):
     detail = "Webhooks go to public addresses only, unless WEBHOOK_ALLOWED_NETWORKS names others."
 
 
+class WebhookPortError(InvalidRequestError):
+    """Raised when a webhook's URL names a port that deliveries never go to."""
+
+    code, title = "webhook-port-refused", "Webhook port refused"
+    detail = (
+        "Webhooks go to port 80, port 443, or one from 1024 on that is not among "
+        "WEBHOOK_DENIED_PORTS."
+    )
+
+
 class TooManyWebhooksError(ServiceError):
     """Raised when WEBHOOK_MAX_ENDPOINTS is reached."""
 

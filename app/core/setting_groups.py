@@ -21,6 +21,15 @@ DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 SHORTEST_TOKEN = 32
 
 
+# What browsers never connect to ("bad ports" of the Fetch standard), and what a request with a
+# body of the sender's choice may change: databases, caches, brokers, remote control.
+DENIED_PORTS = (
+    "1433,1521,1719,1720,1723,1883,2049,2181,2375,2376,2379,2380,3128,3306,3389,3659,4045,"
+    "4190,4369,5060,5061,5432,5672,5900,5984,5985,5986,6000,6379,6443,6566,6665,6666,6667,"
+    "6668,6669,6679,6697,7000,7001,8086,8500,8883,9042,9092,9200,9300,10080,10250,10255,"
+    "11211,15672,26257,26379,27017,27018,61613,61616"
+)
+
 # Scheme, host and port, as browsers send it: no path, not even a slash.
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
@@ -489,6 +498,12 @@ class WebhookSettings(BaseModel):
         "`10.1.0.0/16,127.0.0.1/32`. Whoever may register webhooks can make the service send "
         "requests there.",
     )
+    denied_ports: str = Field(
+        DENIED_PORTS,
+        description="Ports from 1024 on that deliveries never go to, comma-separated; below only "
+        "80 and 443 are open. What listens there takes more than HTTP for a command. Receivers in "
+        "WEBHOOK_ALLOWED_NETWORKS may have any port.",
+    )
     service_url: str | None = Field(
         None,
         description="Where receivers reach this service: with it an event says where its result "
@@ -522,6 +537,17 @@ class WebhookSettings(BaseModel):
     def _networks(cls, text: str | None) -> str | None:
         _read_networks(text or "")
         return text
+
+    @field_validator("denied_ports")
+    @classmethod
+    def _are_ports(cls, text: str) -> str:
+        if not all(port.isdecimal() and 0 < int(port) < 65_536 for port in _split(text)):
+            raise ValueError("must be numbers of ports: 5432,6379")
+        return text
+
+    def list_denied_ports(self) -> list[int]:
+        """One by one."""
+        return [int(port) for port in _split(self.denied_ports)]
 
     @field_validator("service_url")
     @classmethod

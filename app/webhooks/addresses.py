@@ -1,4 +1,4 @@
-"""Which addresses deliveries may go to: public ones, and networks that the operator names.
+"""Which addresses and ports deliveries may go to, and the networks that the operator names.
 
 Whoever can register a webhook makes this service send requests. Without this guard those could
 reach what only the service can reach: other services of its network, the cloud's metadata.
@@ -10,11 +10,15 @@ from urllib.parse import urlsplit
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from app.core.config import WebhookSettings
-from app.core.errors import InvalidRequestError, WebhookAddressError
+from app.core.errors import InvalidRequestError, WebhookAddressError, WebhookPortError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LONGEST_URL = 2000
+
+_WEB_PORTS = (80, 443)
+# Below are the ports of a system's own services: mail, remote shells, name and file servers.
+_FIRST_FREE_PORT = 1024
 
 # Beside what ipaddress knows, which differs between interpreters.
 _NOT_PUBLIC = [
@@ -38,13 +42,15 @@ class AddressGuard:
     """Judges URLs, as far as one can without asking anybody, and addresses."""
 
     def __init__(self, settings: WebhookSettings) -> None:
+        self._denied_ports = frozenset(settings.list_denied_ports())
         texts = (settings.allowed_networks or "").split(",")
         self._allowed = [ipaddress.ip_network(text.strip()) for text in texts if text.strip()]
 
     def read_url(self, text: str) -> str:
         """The URL as the WHATWG standard writes it, where ``http://0x7f.1`` is ``127.0.0.1``.
 
-        Raises :class:`InvalidRequestError` and :class:`WebhookAddressError`. Names are not
+        Raises :class:`InvalidRequestError`, :class:`WebhookAddressError` and
+        :class:`WebhookPortError`. Names are not
         resolved: what they lead to may change, so that is checked at each connection.
         """
         if len(text) > _LONGEST_URL:
@@ -63,17 +69,28 @@ class AddressGuard:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            pass
+            # What a name leads to may be in a network whose every port is allowed.
+            is_open = bool(self._allowed) or self._is_open(url.port)
         else:
             if not self.allows(address):
                 raise WebhookAddressError()
+            is_open = self.allows(address, url.port)
+        if not is_open:
+            raise WebhookPortError()
         return urlsplit(str(url))._replace(fragment="").geturl()
 
-    def allows(self, address: Address) -> bool:
-        """Whether deliveries may go there."""
+    def allows(self, address: Address, port: int | None = None) -> bool:
+        """Whether deliveries may go there, and to that port if one is given."""
         meant = _unwrap(address)
         # Of another version it is in none.
-        return _is_public(meant) or any(meant in network for network in self._allowed)
+        if any(meant in network for network in self._allowed):
+            return True
+        return _is_public(meant) and (port is None or self._is_open(port))
+
+    def _is_open(self, port: int | None) -> bool:
+        if port is None or port < _FIRST_FREE_PORT:
+            return port is None or port in _WEB_PORTS
+        return port not in self._denied_ports
 
 
 def _unwrap(address: Address) -> Address:

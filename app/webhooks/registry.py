@@ -43,7 +43,7 @@ class WebhookRegistry:
         """Register a webhook for what happens from now on; gives its secret, too.
 
         Raises :class:`InvalidRequestError`, :class:`WebhookAddressError`,
-        :class:`TooManyWebhooksError`.
+        :class:`WebhookPortError`, :class:`TooManyWebhooksError`.
         """
         self.check()
         url = self._addresses.read_url(url)

@@ -6,9 +6,9 @@ URL keeps the name, so the Host header, SNI and the certificate's check are abou
 """
 
 import contextlib
-import ipaddress
 import math
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 
 import httpcore2
 import httpx2
@@ -31,6 +31,10 @@ class AddressRefusedError(Exception):
     """Raised when a receiver's name leads only where deliveries must not go."""
 
 
+class PortRefusedError(Exception):
+    """Raised when a receiver listens where deliveries must not go, since a setting has changed."""
+
+
 class CheckedBackend(httpcore2.AsyncNetworkBackend):
     """Opens TCP connections to addresses that the guard allows."""
 
@@ -47,13 +51,17 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`, httpcore2's errors.
+        """Raises :class:`NameNotResolvedError`, :class:`AddressRefusedError`,
+        :class:`PortRefusedError`, httpcore2's errors.
 
         ``timeout``: seconds in which the request is to be answered, too.
         """
         addresses = await self._list_allowed(host, port)
         if not addresses:
             raise AddressRefusedError(host)
+        addresses = [item for item in addresses if self._guard.allows(ip_address(item), port)]
+        if not addresses:
+            raise PortRefusedError(host)
         *others, last = addresses
         # The answer has its share as well.
         share = min((timeout or math.inf) / (len(addresses) + 1), _LONGEST_TRY_SECONDS)
@@ -69,7 +77,7 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
             addresses: Sequence[str] = [host]
         else:
             addresses = await self._resolve(host, port)
-        return [item for item in addresses if self._guard.allows(ipaddress.ip_address(item))]
+        return [item for item in addresses if self._guard.allows(ip_address(item))]
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -80,7 +88,7 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        ip_address(host)
     except ValueError:
         return False
     return True

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 import httpcore2
 
-from app.webhooks.sending.connections import AddressRefusedError, NameNotResolvedError
+from app.webhooks.sending.connections import (
+    AddressRefusedError,
+    NameNotResolvedError,
+    PortRefusedError,
+)
 from app.webhooks.sending.event import render_event
 from app.webhooks.sending.ledger import AttemptReport, DeliveryClaim, Verdict
 from app.webhooks.sending.retry_schedule import find_delay, read_retry_after
@@ -77,6 +81,8 @@ class Courier:
             return _Answer(error="name-not-resolved")
         except AddressRefusedError:
             return _Answer(error="address-refused")
+        except PortRefusedError:
+            return _Answer(error="port-refused")
         except _LOST_CONNECTION:
             return _Answer(error="connection-failed")
         except Exception:
