@@ -288,8 +288,8 @@ class DeliveryAttempt(Message):
     error: str | None = Field(
         None,
         description="Why there was no answer, or none that counts: `timed-out`, "
-        "`name-not-resolved`, `address-refused`, `port-refused`, `connection-failed`, `redirect-refused`, "
-        "`unexpected-error`.",
+        "`name-not-resolved`, `address-refused`, `port-refused`, `connection-failed`, "
+        "`redirect-refused`, `unexpected-error`.",
     )
 
 

@@ -14,6 +14,7 @@ import httpcore2
 import httpx2
 
 from app.webhooks.addresses import AddressGuard
+from app.webhooks.sending.interim_answers import CountingStream
 from app.webhooks.sending.names import Resolver
 
 # Receivers that get many events keep their connections; longer than this, half of them hang up.
@@ -67,10 +68,12 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         share = min((timeout or math.inf) / (len(addresses) + 1), _LONGEST_TRY_SECONDS)
         for address in others:
             with contextlib.suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                return await self._backend.connect_tcp(
+                stream = await self._backend.connect_tcp(
                     address, port, share, local_address, socket_options
                 )
-        return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
+                return CountingStream(stream)
+        stream = await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
+        return CountingStream(stream)
 
     async def _list_allowed(self, host: str, port: int) -> Sequence[str]:
         if _is_address(host):
