@@ -43,6 +43,7 @@ from app.core.errors import (
     ResultsFullError,
     StorageFullError,
     TooManyImagesError,
+    UnreadPartsError,
     UnsafeArchiveError,
 )
 from app.jobs.batch import MOST_IMAGES
@@ -154,6 +155,7 @@ SUBMIT: dict[str, Any] = {
         NotMultipartError,
         MissingImagesError,
         TooManyImagesError,
+        UnreadPartsError,
         MalformedArchiveError,
         UnsafeArchiveError,
         InvalidRequestError,

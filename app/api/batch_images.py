@@ -19,6 +19,8 @@ class IncomingImage:
     Raises what :class:`PayloadWriter` raises; a fault of the image ends up in its job.
     """
 
+    holds_images = True
+
     def __init__(
         self,
         job_id: UUID,

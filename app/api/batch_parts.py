@@ -17,9 +17,13 @@ logger = logging.getLogger(__name__)
 
 LONGEST_CUSTOM_ID = 128
 
+_LONGEST_CHARACTER_BYTES = 4  # in UTF-8
+
 
 class Sink(Protocol):
-    """Where a part of the form goes."""
+    """Where a part of the form goes. ``holds_images``: it is what the form is there for."""
+
+    holds_images: bool
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -30,6 +34,8 @@ class Sink(Protocol):
 
 class Nowhere:
     """Parts with other names."""
+
+    holds_images = False
 
     async def write(self, data: bytes) -> None:
         """Nobody reads this."""
@@ -44,12 +50,16 @@ class CustomId:
     Raises :class:`InvalidRequestError` for one that is empty, too long or no text.
     """
 
+    holds_images = False
+
     def __init__(self, custom_ids: list[str]) -> None:
         self._custom_ids = custom_ids
         self._text = bytearray()
 
     async def write(self, data: bytes) -> None:
-        self._text += data[: LONGEST_CUSTOM_ID * 4 + 1 - len(self._text)]
+        self._text += data
+        if len(self._text) > LONGEST_CUSTOM_ID * _LONGEST_CHARACTER_BYTES:
+            raise _create_id_error()
 
     async def finish(self) -> None:
         try:
@@ -57,10 +67,14 @@ class CustomId:
         except UnicodeDecodeError:
             text = ""
         if not 0 < len(text) <= LONGEST_CUSTOM_ID:
-            raise InvalidRequestError(
-                f"Each custom_id must have 1 to {LONGEST_CUSTOM_ID} characters of UTF-8."
-            )
+            raise _create_id_error()
         self._custom_ids.append(text)
+
+
+def _create_id_error() -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Each custom_id must have 1 to {LONGEST_CUSTOM_ID} characters of UTF-8."
+    )
 
 
 class Spool:
@@ -68,6 +82,8 @@ class Spool:
 
     Raises :class:`StorageFullError` or :class:`ServiceUnavailableError` when it can't.
     """
+
+    holds_images = True
 
     def __init__(self, folder: Path) -> None:
         try:

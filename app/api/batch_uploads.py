@@ -17,7 +17,7 @@ from app.api.batch_images import IncomingImage
 from app.api.batch_intakes import BatchIntake
 from app.api.batch_parts import CustomId, Nowhere, Sink, Spool
 from app.api.image_inspection import ImageInspector, create_size_error
-from app.api.uploads import FIELD, read_boundary, read_length
+from app.api.uploads import FIELD, MOST_UNREAD_PARTS, read_boundary, read_length
 from app.core.config import Settings
 from app.core.errors import (
     BatchTooLargeError,
@@ -28,6 +28,7 @@ from app.core.errors import (
     ServiceError,
     SlowUploadError,
     TooManyImagesError,
+    UnreadPartsError,
 )
 from app.jobs.batch import MOST_IMAGES, BatchImage
 from app.jobs.content import ContentDigest
@@ -38,8 +39,9 @@ from app.jobs.payloads import PIECE_BYTES
 ARCHIVE_FIELD = "archive"
 CUSTOM_ID_FIELD = "custom_id"
 
-# Headers of parts, and small fields nobody reads.
-_OVERHEAD_BYTES = 8 * 1024 * 1024
+# All that is no image: two thousand parts' boundaries and headers, custom_ids, and small fields
+# that nobody reads.
+_OVERHEAD_BYTES = 4 * 1024 * 1024
 
 # What may arrive between two looks whether there is room.
 _LOOK_BYTES = 8 * 1024 * 1024
@@ -67,6 +69,7 @@ class IncomingBatch:
         self._images: list[IncomingImage] = []
         self._custom_ids: list[str] = []
         self._spool: Spool | None = None
+        self._unread_parts = 0
         self._is_kept = False
 
     async def __aenter__(self) -> Self:
@@ -135,7 +138,7 @@ class IncomingBatch:
 
     async def _receive_parts(self, request: Request, in_flight: InFlightUpload) -> None:
         parser = PushMultipartParser(read_boundary(request))
-        body_bytes = looked_at = kept_bytes = parts = 0
+        body_bytes = looked_at = image_bytes = parts = 0
         sink: Sink = Nowhere()
         async for chunk in request.stream():
             body_bytes += len(chunk)
@@ -154,10 +157,13 @@ class IncomingBatch:
                 elif event is None:
                     await sink.finish()
                 else:
-                    kept_bytes += len(event)
-                    # Others may make it wait; what never fits is refused by what it is.
-                    in_flight.reach(min(kept_bytes, self._settings.queue.max_bytes))
+                    if sink.holds_images:
+                        image_bytes += len(event)
+                        # Others may make it wait; what never fits is refused by what it is.
+                        in_flight.reach(min(image_bytes, self._settings.queue.max_bytes))
                     await sink.write(event)
+            if body_bytes - image_bytes > _OVERHEAD_BYTES:
+                raise UnreadPartsError() if image_bytes else MissingImagesError()
         parser.close()
 
     async def _open(self, part: MultipartSegment) -> Sink:
@@ -174,6 +180,9 @@ class IncomingBatch:
                 raise InvalidRequestError("Send images, or one archive of images, not both.")
             self._spool = Spool(self._settings.data_dir / "spool")
             return self._spool
+        self._unread_parts += 1
+        if self._unread_parts > MOST_UNREAD_PARTS:
+            raise UnreadPartsError()
         return Nowhere()
 
     async def _begin_image(self, name: str) -> IncomingImage:

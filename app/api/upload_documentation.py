@@ -33,6 +33,7 @@ from app.core.errors import (
     ResultsFullError,
     StorageFullError,
     UnsupportedImageError,
+    UnreadPartsError,
 )
 from app.jobs.answer_options import DEFAULT_TOP_K, LARGEST_TOP_K
 from app.jobs.job import Priority
@@ -182,6 +183,7 @@ CLASSIFY: dict[str, Any] = {
         NotMultipartError,
         UnsupportedImageError,
         MissingFileError,
+        UnreadPartsError,
         EmptyFileError,
         MalformedImageError,
         InvalidRequestError,

@@ -14,6 +14,7 @@ from app.core.errors import (
     MalformedUploadError,
     MissingFileError,
     NotMultipartError,
+    UnreadPartsError,
 )
 from app.jobs.content import ContentDigest
 from app.jobs.in_flight import InFlightUpload
@@ -24,6 +25,9 @@ FIELD = "file"
 # What a form may add to its file: boundaries, headers, a few small fields nobody reads.
 FORM_OVERHEAD_BYTES = 64 * 1024
 
+# Fields nobody reads. Each costs as much as thousands of an image's bytes.
+MOST_UNREAD_PARTS = 1000
+
 # RFC 2046 allows 70; some clients write more.
 _LONGEST_BOUNDARY = 256
 
@@ -33,7 +37,9 @@ class _ImageForm:
 
     def __init__(self, boundary: str) -> None:
         self.file_seen = False
+        self.file_bytes = 0
         self._in_file = False
+        self._unread_parts = 0
         self._parser = PushMultipartParser(boundary)
 
     def feed(self, chunk: bytes) -> bytes:
@@ -45,8 +51,12 @@ class _ImageForm:
                 if self._in_file and self.file_seen:
                     raise MissingFileError(f"There are several fields {FIELD!r}. Send one image.")
                 self.file_seen = self.file_seen or self._in_file
+                self._unread_parts += not self._in_file
+                if self._unread_parts > MOST_UNREAD_PARTS:
+                    raise UnreadPartsError()
             elif event is not None and self._in_file:
                 data.append(event)
+                self.file_bytes += len(event)
         return data[0] if len(data) == 1 else b"".join(data)
 
     def close(self) -> None:
@@ -106,6 +116,8 @@ async def receive_image(
                 raise create_size_error(limits)
             # The last one is empty, which to the form would mean that the body ends here.
             data = form.feed(chunk) if chunk else b""
+            if body_bytes - form.file_bytes > FORM_OVERHEAD_BYTES:
+                raise UnreadPartsError() if form.file_seen else MissingFileError()
             if data:
                 file_bytes += len(data)
                 in_flight.reach(file_bytes)

@@ -242,6 +242,16 @@ class MissingImagesError(MissingFileError):
     detail = "Send images in fields 'file', or a zip file of images in the field 'archive'."
 
 
+class UnreadPartsError(InvalidRequestError):
+    """Raised when a form brings more than its images and what belongs to them."""
+
+    code, title = "unread-parts", "Too much beside the images"
+    detail = (
+        "The form holds more than 1,000 fields that nobody reads, or too many bytes beside its "
+        "images. Send the images alone."
+    )
+
+
 class EmptyFileError(InvalidRequestError):
     """Raised when the uploaded file has no bytes."""
 
