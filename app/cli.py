@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import os
 import sys
 import warnings
@@ -27,6 +26,7 @@ from app.command_line import (
 )
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
+from app.core.foreign_text import render_json
 from app.dead_letter_commands import dead
 from app.model_commands import models
 from app.webhook_commands import webhooks
@@ -255,7 +255,7 @@ def status(
     except UnreachableError as error:
         stop_unanswered(error)
     if as_json:
-        print(json.dumps({**document, "result": result and dict(result)}, ensure_ascii=False))
+        print(render_json({**document, "result": result and dict(result)}))
         return
     console = Console()
     console.print(create_document_table(document))
@@ -295,7 +295,7 @@ def config(as_json: JsonOption = False) -> None:
         document = {
             value.variable.name: {"value": value.text, "from": value.origin} for value in values
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(render_json(document, indent=2))
     else:
         Console().print(create_settings_table(values))
 

@@ -3,19 +3,16 @@
 import sys
 from importlib.util import find_spec
 from typing import Annotated, NoReturn
-from unicodedata import category
 from urllib.parse import urlsplit
 
 import typer
 
 from app.core.config import get_settings
+from app.core.foreign_text import escape_controls
 from app.core.redaction import redact
 
 DEFAULT_URL = ""  # whatever the environment and the settings name: see _choose_url
 COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
-
-# What a terminal obeys, what breaks lines, what no encoding has.
-_CONTROLS = frozenset({"Cc", "Zl", "Zp", "Cs"})
 
 _SCHEMES = ("http", "https")
 
@@ -44,18 +41,6 @@ UrlOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def escape_controls(text: str) -> str:
-    """As a terminal may show it: file names may hold anything, line breaks and surrogates too."""
-    return "".join(
-        (
-            character.encode("unicode_escape").decode()
-            if category(character) in _CONTROLS
-            else character
-        )
-        for character in text
-    )
 
 
 def complain(reason: object) -> None:

@@ -1,7 +1,6 @@
 """`classifier dead`: look at jobs that were given up, retry them, purge them."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +20,7 @@ from app.command_line import (
 )
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
+from app.core.foreign_text import render_json
 
 if TYPE_CHECKING:
     from classifier_client import AsyncClassifier
@@ -91,7 +91,7 @@ def list_dead_letters(
     """
     document = _ask(url, lambda client: client.ask("GET", f"{_PATH}?limit={limit}"))
     if as_json:
-        print(json.dumps(document, ensure_ascii=False))
+        print(render_json(document))
         return
     letters = document["dead_letters"]
     if not letters:
@@ -131,7 +131,7 @@ def show(
         except OSError as error:
             stop(f"can't write {save}: {error.strerror}", 1)
     if as_json:
-        print(json.dumps(letter, ensure_ascii=False))
+        print(render_json(letter))
     else:
         _print_letter(letter)
 

@@ -8,6 +8,7 @@ import typer
 from app.command_line import complain, require_worker, stop
 from app.core.config import EngineName, get_settings
 from app.core.errors import ConfigurationError
+from app.core.foreign_text import escape_controls
 
 if TYPE_CHECKING:
     from app.models.ml_models import PreparedModel
@@ -85,7 +86,8 @@ def tune(
         stop(error, 2)
     _print_model(model)
     if images is not None and get_settings().model.calibration_dir != images:
-        print(f"workers use this after a restart with MODEL_CALIBRATION_DIR={images.absolute()}")
+        folder = escape_controls(str(images.absolute()))
+        print(f"workers use this after a restart with MODEL_CALIBRATION_DIR={folder}")
 
 
 def _print_model(model: "PreparedModel") -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.core.config_reference import Origin, Value
+from app.core.foreign_text import escape_controls
 from app.inference.engines.artifacts import portion_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 12
 _RUNNERS_UP = 2
+
+
+def _show(text: object, style: str = "") -> Text:
+    """What others have named, as it may be shown; never read as markup."""
+    return Text(escape_controls(str(text)), style=style)
 
 
 def _create_table(*columns: str) -> Table:
@@ -32,18 +38,18 @@ def create_prediction_table(rows: Iterable[tuple[str, list[Mapping[str, Any]]]])
         column.no_wrap = True
     for name, predictions in rows:
         if not predictions:
-            table.add_row(Text(name), Text("no class", style="dim"))
+            table.add_row(_show(name), _show("no class", style="dim"))
             continue
         best, *rest = predictions
         then = ", ".join(
             f"{item['class_name']} {item['confidence']:.1%}" for item in rest[:_RUNNERS_UP]
         )
         table.add_row(
-            Text(name),
-            Text(best["class_name"], style="bold"),
+            _show(name),
+            _show(best["class_name"], style="bold"),
             Bar(1, 0, best["confidence"], width=_BAR_WIDTH, color="green"),
             f"{best['confidence']:.1%}",
-            Text(then, style="dim"),
+            _show(then, style="dim"),
         )
     return table
 
@@ -55,7 +61,7 @@ def create_document_table(document: Mapping[str, Any]) -> Table:
     table.columns[1].overflow = "fold"
     for key, value in document.items():
         if value is not None:
-            table.add_row(Text(key, style="dim"), Text(str(value)))
+            table.add_row(_show(key, style="dim"), _show(value))
     return table
 
 
@@ -67,11 +73,11 @@ def create_dead_letters_table(letters: Iterable[Mapping[str, Any]]) -> Table:
         column.no_wrap = True
     for letter in letters:
         table.add_row(
-            letter["job_id"],
-            Text(letter["reason"], style="bold"),
-            _shorten_time(letter["died_at"]),
+            _show(letter["job_id"]),
+            _show(letter["reason"], style="bold"),
+            _show(_shorten_time(letter["died_at"])),
             str(len(letter["attempts"])),
-            Text(letter["error"]["code"], style="dim"),
+            _show(letter["error"]["code"], style="dim"),
         )
     return table
 
@@ -86,10 +92,10 @@ def create_attempts_table(attempts: Iterable[Mapping[str, Any]]) -> Table:
     for item in attempts:
         table.add_row(
             str(item["attempt"]),
-            _shorten_time(item["started_at"]),
-            _shorten_time(item["ended_at"]),
-            Text(item["reason"], style="bold"),
-            Text(item["worker"], style="dim"),
+            _show(_shorten_time(item["started_at"])),
+            _show(_shorten_time(item["ended_at"])),
+            _show(item["reason"], style="bold"),
+            _show(item["worker"], style="dim"),
         )
     return table
 
@@ -119,12 +125,12 @@ def create_engine_table(model: "PreparedModel") -> Table:
         chosen = item.engine is model.engine
         agreement = item.agreement
         table.add_row(
-            Text(item.engine, style="bold green" if chosen else ""),
+            _show(item.engine, style="bold green" if chosen else ""),
             _format_milliseconds(item.milliseconds),
             _format_batches(item),
             f"{agreement.same_class} of {agreement.images}" if agreement else "",
             f"{agreement.mean_difference:.4f}" if agreement else "",
-            Text("used" if chosen else item.failure or "", style="green" if chosen else "red"),
+            _show("used" if chosen else item.failure or "", style="green" if chosen else "red"),
         )
     return table
 
@@ -138,8 +144,8 @@ def create_settings_table(values: Iterable[Value]) -> Table:
         style = "" if value.origin is Origin.DEFAULT else "bold green"
         table.add_row(
             value.variable.name,
-            Text(value.text, style=style),
-            Text(value.origin, style=style),
-            Text(value.variable.meaning, style="dim"),
+            _show(value.text, style=style),
+            _show(value.origin, style=style),
+            _show(value.variable.meaning, style="dim"),
         )
     return table

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from app.classify_command.formats import Format
 from app.classify_command.run import Answer
-from app.command_line import complain, escape_controls
+from app.command_line import complain
+from app.core.foreign_text import escape_cell, escape_controls
 
 
 class Output(Protocol):
@@ -31,11 +32,7 @@ class TableOutput:
         from app.tables import create_prediction_table
 
         answers = list(answers)
-        rows = [
-            (escape_controls(item.name), item.result["predictions"])
-            for item in answers
-            if item.result
-        ]
+        rows = [(item.name, item.result["predictions"]) for item in answers if item.result]
         if rows:
             Console().print(create_prediction_table(rows))
         _complain_of(answers)
@@ -48,7 +45,7 @@ class LiveOutput:
         if answer.result:
             best = next(iter(answer.result["predictions"]), None)
             text = f"{best['class_name']} {best['confidence']:.1%}" if best else "no class"
-            print(f"{escape_controls(answer.name)}: {text}", flush=True)
+            print(escape_controls(f"{answer.name}: {text}"), flush=True)
         _complain_of([answer])
 
     def end(self, answers: Iterable[Answer]) -> None:
@@ -105,8 +102,8 @@ def _complain_of(answers: Iterable[Answer]) -> None:
 
 def _print_row(*values: object) -> None:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    cells = [escape_cell(value) if isinstance(value, str) else value for value in values]
+    csv.writer(line, lineterminator="\n").writerow(cells)
     # Looked up each time: a progress bar puts something else in its place.
-    # A name that is not UTF-8 has surrogates, which can't be written as they are.
-    sys.stdout.write(line.getvalue().encode(errors="backslashreplace").decode())
+    sys.stdout.write(line.getvalue())
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """Classifies images, some at once, and remembers what it has sent."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx2
 
 from app.classify_command.journal import Entry, Journal
 from app.classify_command.sources import Source
+from app.core.foreign_text import render_json
 from classifier_client import AsyncClassifier, NotFinishedError, ProblemError, UnreachableError
 from classifier_client.calls import CONCURRENCY
 from classifier_client.requests import Options
@@ -58,9 +58,7 @@ class Answer:
 
     def to_json(self) -> str:
         """One line: ``{"file": …, "result": …}`` or ``{"file": …, "problem": …}``."""
-        text = json.dumps({"file": self.name, **self.document}, ensure_ascii=False)
-        # A name that is not UTF-8 has surrogates, which only JSON's escapes can hold.
-        return text.encode(errors="backslashreplace").decode()
+        return render_json({"file": self.name, **self.document})
 
 
 class Run:

@@ -3,6 +3,8 @@
 import contextlib
 from typing import BinaryIO
 
+from app.core.foreign_text import escape_controls
+
 _COLOURS = {"up": 35, "api": 36, "worker": 32, "redis": 33, "webhooks": 34}
 
 
@@ -21,6 +23,9 @@ class Terminal:
 
     def write(self, source: str, line: bytes) -> None:
         """Write one line of a source, or keep it while the source is held."""
+        # Children write plain lines; what they quote may be anything.
+        text = line.decode(errors="backslashreplace").rstrip("\r")
+        line = "\t".join(map(escape_controls, text.split("\t"))).encode()
         if source in self._held:
             self._held[source].append(line)
         else:
