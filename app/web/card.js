@@ -18,13 +18,24 @@ function describe(item, isUp) {
   return `in ${Math.max(item.seconds * 1000, 1).toFixed(0)} ms`;
 }
 
+// What a terminal obeys, and what turns a text's direction.
+const CONTROLS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+
+/** The text as one word of a shell, fit to be pasted into any terminal. */
+function quote(text) {
+  if (text.search(CONTROLS) < 0) return `'${text.replaceAll("'", "'\\''")}'`;
+  // Bytes in octal, which take three digits in every shell that knows $'…', whatever follows.
+  const spell = (character) => [...new TextEncoder().encode(character)]
+    .map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+  return `$'${text.replace(/['\\]/g, "\\$&").replace(CONTROLS, spell)}'`;
+}
+
 /** A shell command that classifies the file. */
 export function curlCommand(item) {
-  // curl reads ; and , in a bare name, the shell ends at a single quote.
+  // curl reads ; and , in a bare name.
   const isPlain = /^[\w.@+ -]+$/.test(item.name);
   const name = isPlain ? item.name : `"${item.name.replace(/["\\]/g, "\\$&")}"`;
-  const field = `file=@${name}`.replaceAll("'", "'\\''");
-  return `curl -H 'Prefer: wait=30' -F '${field}' '${address("classify")}'`;
+  return `curl -H 'Prefer: wait=30' -F ${quote(`file=@${name}`)} '${address("classify")}'`;
 }
 
 export class Card {

@@ -205,6 +205,30 @@ def test_the_curl_command_classifies_the_same_file(
     assert first == page.predictions_of(name)[0][0]
 
 
+def test_the_curl_command_of_a_hostile_name_does_nothing_to_a_terminal(
+    page: Page, service: RunningService, tmp_path: Path
+) -> None:
+    """A paste ends where a terminal finds ESC[201~, and what comes then is typed."""
+    page.open(service.url)
+    for name in (
+        "\x1b[201~\ntouch pwned\n'.jpg",
+        "\x03\x9b31m\u202egnp.\u20661\u2028.jpg",
+        "tab\tand \\033 as 'text'.jpg",
+        '\x7f0 1;type=text" $(touch pwned) `touch pwned`.jpg',
+    ):
+        script = (
+            "import('./web/card.js').then((card) => arguments[1](card.curlCommand(arguments[0])))"
+        )
+        command = page.browser.execute_async_script(script, {"name": name})
+        assert command.isprintable(), ascii(command)
+        shutil.copy(CAT, tmp_path / name)
+        answer = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=60
+        )
+        assert "cat" in json.loads(answer.stdout)["predictions"][0]["class_name"], answer.stderr
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_the_page_says_how_the_service_is(page: Page, service: RunningService) -> None:
     page.open(service.url)
     wait_until(lambda: "1 worker on " in page.find("#health").text)
