@@ -56,11 +56,15 @@ class HostileService(BaseHTTPRequestHandler):
         elif self.is_failing:
             self._answer(422, PROBLEM)
         elif path.startswith("/status/"):
-            status = {"job_id": JOB_ID, "status": "completed", "progress": 100}
+            status = {"job_id": JOB_ID, "status": "completed", "progress": 100, "stage": HOSTILE}
             self._answer(200, status | {"updated_at": TIME})
         elif path.startswith("/result/"):
-            times = {"processing_time": 0.1, "created_at": TIME}
-            self._answer(200, {"job_id": JOB_ID, "predictions": PREDICTIONS} | times)
+            times: dict[str, Any] = {"created_at": TIME, "completed_at": TIME}
+            times |= {"processing_time": 0.1, "queue_time": 0.1}
+            model = {"name": HOSTILE, "version": HOSTILE, "engine": HOSTILE}
+            self._answer(
+                200, {"job_id": JOB_ID, "predictions": PREDICTIONS, "model": model} | times
+            )
         elif path == "/admin/dead-letters":
             self._answer(200, {"total": 1, "dead_letters": [LETTER]})
         else:
