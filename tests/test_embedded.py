@@ -17,6 +17,7 @@ from app.admin_token import find_admin_token, keep_admin_token
 from app.core import keys
 from app.core.config import AdminSettings, ListenSettings, Settings
 from app.embedded.child_process import describe_end
+from app.embedded.preconditions import locked_folder
 from app.embedded.redis_server import find_redis_server
 from app.embedded.supervisor import SAMPLE, service_url
 from tests.service import COMMAND, RunningService, clean_environment, find_free_port, wait_until
@@ -154,6 +155,24 @@ def test_needs_a_free_port(embedded: RunningService, tmp_path: Path) -> None:
     assert second.stderr.strip() == (
         f"classifier: port {port} on 127.0.0.1 is taken: choose another with --port"
     )
+
+
+def test_needs_a_data_folder_that_not_everybody_may_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o757)
+    answer = run_up("--data-dir", str(tmp_path), "--port", str(find_free_port()), cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("classifier: every user of this machine may write to")
+    assert len(answer.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_what_it_keeps_for_itself_is_closed_to_others_again(tmp_path: Path) -> None:
+    for name in ("redis", "payloads", "cache"):
+        (tmp_path / name).mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    with locked_folder(tmp_path):
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert (modes["redis"], modes["payloads"], modes["cache"]) == (0o700, 0o700, 0o755)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
 def test_needs_a_data_folder_to_itself(embedded: RunningService, tmp_path: Path) -> None:

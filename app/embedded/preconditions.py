@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.core.redaction import redact
 from app.core.redis_client import create_client
+
+# What `classifier up` makes in the data folder for nobody else: records with webhooks' secrets, and
+# uploads. The cache may be shared.
+_PRIVATE_FOLDERS = ("redis", "payloads", "spool")
 
 LOCK_SECONDS = 2.0  # the Redis of an `up` that was killed takes this to put its file in order
 
@@ -49,11 +54,21 @@ def check_redis(settings: Settings) -> None:
 def locked_folder(folder: Path) -> Iterator[int]:
     """Make the folder and hold it for this process and the children that get the descriptor.
 
-    Raises :class:`ConfigurationError` when another holds it or it can't be written.
+    Raises :class:`ConfigurationError` when another holds it, it can't be written, or everybody may
+    write there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & stat.S_IWOTH:
+            raise ConfigurationError(
+                f"every user of this machine may write to the data folder {folder}, and could put "
+                "another admin token there: choose another folder, or forbid it with chmod o-w"
+            )
         lock = (folder / "up.lock").open("ab")
+        for name in _PRIVATE_FOLDERS:
+            # A copy or a backup may have made them as open as the umask allows.
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).chmod(0o700)
     except OSError as error:
         raise ConfigurationError(f"can't write to the data folder {folder}: {error}") from None
     with lock:
