@@ -23,7 +23,7 @@ class ImageInspector:
         self._file_bytes += len(data)
         if self._file_bytes > self._limits.file_size:
             raise create_size_error(self._limits)
-        if self._reader.header is None and data:
+        if not self._reader.is_done and data:
             self._reader.feed(data)
             if self._reader.header is not None:
                 _check_dimensions(self._reader.header, self._limits)

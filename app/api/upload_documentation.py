@@ -32,6 +32,7 @@ from app.core.errors import (
     ServiceUnavailableError,
     ResultsFullError,
     StorageFullError,
+    UnsupportedCodingError,
     UnsupportedImageError,
     UnreadPartsError,
 )
@@ -182,6 +183,7 @@ CLASSIFY: dict[str, Any] = {
         ImageTooLargeError,
         NotMultipartError,
         UnsupportedImageError,
+        UnsupportedCodingError,
         MissingFileError,
         UnreadPartsError,
         EmptyFileError,

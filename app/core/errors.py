@@ -215,6 +215,16 @@ class UnsupportedImageError(ServiceError):
     detail = "The file is neither JPEG nor PNG, whatever its name says. Convert it first."
 
 
+class UnsupportedCodingError(UnsupportedImageError):
+    """Raised when a JPEG is coded in a way that hardly any program reads, and no browser."""
+
+    status = 422
+    detail = (
+        "The JPEG is arithmetic-coded, lossless or hierarchical, which no browser shows. Export it "
+        "as an ordinary JPEG, or as PNG."
+    )
+
+
 class MalformedImageError(ServiceError):
     """Raised when an upload begins like an image but its header makes no sense."""
 
