@@ -42,6 +42,13 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def render_png_header(
+    width: int, height: int, depth: int = 8, colour: int = 0, interlaced: bool = False
+) -> bytes:
+    """The data of an IHDR chunk."""
+    return struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+
+
 def make_png(
     width: int,
     height: int,
@@ -51,6 +58,6 @@ def make_png(
     interlaced: bool = False,
 ) -> bytes:
     """A PNG whose header says what it likes."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    header = render_png_header(width, height, depth, colour, interlaced)
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows, 9))
     return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")

@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from tests.image_files import ORIENTATIONS, encode, encode_turned, make_png, png_chunk
+from tests.jpeg_files import Scan, make_jpeg, render_frame, segment
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "inputs.md"
 CAT_JPEG = (ROOT / "app" / "samples" / "cat.jpg").read_bytes()
 MAX_FILE_SIZE = 10_485_760
+EXIF = b"Exif\0\0" + bytes(8)
 
 CLASSIFIED = "classified"
 """Accepted, and the cat is recognised."""
@@ -69,6 +71,10 @@ def _good_images() -> Iterator[Upload]:
         "JPEG with 60 kB of EXIF",
         encode(cat(), "JPEG", quality=92, exif=b"Exif\0\0" + bytes(60_000)),
     )
+    yield good("JPEG with a film behind it (motion photograph)", CAT_JPEG + b"\xff\xda" * 120)
+    yield good("JPEG with 120 scans' marks in APP13", _insert(segment(0xED, b"\xff\xda" * 120)))
+    yield good("JPEG with 3 MB of extended XMP", _insert(segment(0xE1, bytes(65_000)) * 46))
+    yield good("JPEG with a profile in 255 pieces", _insert(segment(0xE2, bytes(20_000)) * 255))
     yield good("PNG, colour", encode(cat(), "PNG"))
     yield good("PNG, interlaced", _interlaced())
     yield good("PNG, grayscale", encode(cat("L"), "PNG"))
@@ -141,6 +147,13 @@ def _refused() -> Iterator[Upload]:
         "PNG without its header", b"\x89PNG\r\n\x1a\n" + png_chunk(b"IDAT", b"x" * 20), malformed
     )
     yield Upload("PNG of 0 × 10 pixels", make_png(0, 10, b""), malformed)
+    for name, coding in (("arithmetic-coded", 0xCA), ("lossless", 0xC3), ("hierarchical", 0xC6)):
+        frame = render_frame(500, 375, coding)
+        yield Upload(f"JPEG, {name}", make_jpeg(frame, [Scan()]), "422 unsupported-image")
+    yield Upload(
+        "JPEG with 500,000 pieces of EXIF", _insert(segment(0xE1, EXIF) * 500_000), malformed
+    )
+    yield Upload("JPEG with 10 MB of fill bytes", _insert(b"\xff" * 10_000_000), malformed)
     yield Upload("PNG that claims 2,500 MP", make_png(50_000, 50_000, b""), too_large)
     yield Upload("PNG that claims 16,385 × 1 pixels", make_png(16_385, 1, b""), too_large)
     yield Upload("PNG that claims 10,000 × 5,001 pixels", make_png(10_000, 5_001, b""), too_large)
@@ -154,10 +167,20 @@ def _failing() -> Iterator[Upload]:
     png = encode(cat(), "PNG")
     for tenth in (2, 5, 9):
         yield Upload(f"PNG cut off after {tenth}0 %", png[: len(png) * tenth // 10], truncated)
-    yield Upload("JPEG that repeats a scan 200 times", _scan_bomb(), damaged)
+    costly = "422 image-too-costly"
+    yield Upload("JPEG that repeats a scan 200 times", _scan_bomb(), costly)
+    frame = render_frame(10_000, 5_000, 0xC2)
+    scans = [Scan(), *[Scan((1,), 1, 63)] * 99]
+    yield Upload("JPEG, 50 MP in 100 scans", make_jpeg(frame, scans), costly)
+    chunk = png_chunk(b"tEXt", b"a\0b")
+    yield Upload("PNG in 500,000 pieces", png[:33] + chunk * 500_000 + png[33:], costly)
     yield Upload("PNG with a wrong checksum", _flip(png, len(png) // 2), damaged)
     yield Upload("PNG header, then noise", png[:40] + bytes(range(256)) * 40, truncated)
     yield Upload("PNG, text chunk that unpacks to 1 GB", _text_bomb(), damaged)
+
+
+def _insert(segments: bytes) -> bytes:
+    return CAT_JPEG[:2] + segments + CAT_JPEG[2:]
 
 
 def _flip(data: bytes, position: int) -> bytes:

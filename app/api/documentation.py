@@ -22,6 +22,7 @@ from app.core.errors import (
 from app.core.job_errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
+    ImageTooCostlyError,
     JobCancelledError,
     JobFailedError,
     ModelUnavailableError,
@@ -156,6 +157,7 @@ JOB_ERRORS = (
     UndecodableImageError,
     TruncatedImageError,
     OversizedImageError,
+    ImageTooCostlyError,
     JobFailedError,
     PayloadLostError,
     AttemptsExhaustedError,

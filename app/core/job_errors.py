@@ -33,6 +33,16 @@ class OversizedImageError(JobFailedError):
     detail = "The image unpacks to more pixels than allowed. Scale it down."
 
 
+class ImageTooCostlyError(JobFailedError):
+    """Raised when decoding takes more time or memory than any image needs that a program wrote."""
+
+    status, code, title = 422, "image-too-costly", "Image too costly to decode"
+    detail = (
+        "Decoding this image takes far more time or memory than its size asks for. Export it "
+        "again, as a baseline JPEG or a plain PNG."
+    )
+
+
 class PayloadLostError(JobFailedError):
     """Raised when a job's upload is no longer in the payload store."""
 
@@ -99,12 +109,25 @@ class OutOfMemoryError(RetryableJobError):
     reason = "out_of_memory"
 
 
+class DecodingStalledError(RetryableJobError):
+    """Raised when a decoder used little time of the processor and yet did not end."""
+
+    reason = "decoding_stalled"
+
+
+class DecoderLostError(RetryableJobError):
+    """Raised when a guarded decoder died, and not of its limits."""
+
+    reason = "decoder_lost"
+
+
 _JOB_ERRORS: tuple[type[ServiceError], ...] = (
     *IMAGE_ERRORS,
     JobFailedError,
     UndecodableImageError,
     TruncatedImageError,
     OversizedImageError,
+    ImageTooCostlyError,
     PayloadLostError,
     DeadlineExceededError,
     JobCancelledError,

@@ -2,17 +2,16 @@
 
 import io
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from app.core.config import LimitSettings
 from app.core.job_errors import OversizedImageError, TruncatedImageError, UndecodableImageError
+from app.inference.decoding.examination import ImageLimits, check_size, examine
 from app.inference.resizing import Pixels, Span, resize
 from app.inference.scratch import borrow
-from app.models.manifest import ModelManifest
 
 # Pillow's own limit only warns, up to its double; `decode` applies the configured one.
 Image.MAX_IMAGE_PIXELS = None
@@ -34,13 +33,27 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda pixels: np.rot90(pixels),
 }
 
-# A progressive JPEG refines its pixels scan by scan, and a scan can be repeated in a few bytes: 200
-# KB can hold a decoder for seven seconds. Encoders write about ten.
-_START_OF_SCAN = b"\xff\xda"
-_MOST_SCANS = 100
+# What is turned into colours and averaged in one go: a large image has no second copy.
+_BAND_PIXELS = 4_000_000
 
 # First bytes of the two formats, and the bytes without which a file of that format is incomplete.
 _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
+
+
+class Framing(Protocol):
+    """The square that a model takes; :class:`app.models.framing.ModelManifest` says it."""
+
+    @property
+    def input_size(self) -> int:
+        """The square's side, in pixels."""
+
+    @property
+    def resize(self) -> int:
+        """What an image's shorter side becomes before it is cropped."""
+
+    @property
+    def crop(self) -> int:
+        """The side of the centre that is cropped."""
 
 
 class _Geometry(NamedTuple):
@@ -52,18 +65,22 @@ class _Geometry(NamedTuple):
     top: int
 
 
-def decode(data: bytes, manifest: ModelManifest, limits: LimitSettings) -> Pixels:
-    """Decode, turn upright, resize and crop: (``input_size``, ``input_size``, 3) RGB pixels.
+def decode(data: bytes, framing: Framing, limits: ImageLimits) -> Pixels:
+    """Decode an upload, turn it upright, resize and crop it.
 
-    Transparency becomes white; of several frames the first counts. Raises
-    :class:`OversizedImageError`, :class:`TruncatedImageError` or :class:`UndecodableImageError`.
+    Returns (``input_size``, ``input_size``, 3) RGB pixels. Transparency becomes white; of several
+    frames the first counts. Raises :class:`OversizedImageError`, :class:`ImageTooCostlyError`,
+    :class:`TruncatedImageError` or :class:`UndecodableImageError`.
     """
-    if data.startswith(b"\xff\xd8\xff") and data.count(_START_OF_SCAN) > _MOST_SCANS:
-        raise UndecodableImageError("The image has more scans than any camera or program writes.")
+    return decode_examined(examine(data, limits).data, framing, limits)
+
+
+def decode_examined(data: bytes, framing: Framing, limits: ImageLimits) -> Pixels:
+    """The same for what :func:`~app.inference.decoding.examination.examine` has let pass."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            _check_size(image.size, limits)
-            return _to_square(data, image, manifest)
+            check_size(image.size, limits)
+            return _to_square(data, image, framing)
     except (OversizedImageError, MemoryError):
         raise
     # Pillow's decoders answer damage with nearly every exception there is.
@@ -72,25 +89,16 @@ def decode(data: bytes, manifest: ModelManifest, limits: LimitSettings) -> Pixel
         raise failure() from error
 
 
-def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
-    width, height = size
-    if max(size) > limits.image_side or width * height > limits.image_pixels:
-        raise OversizedImageError(
-            f"The image is {width} × {height} pixels; at most {limits.image_side} a side and "
-            f"{limits.image_pixels} in all are allowed. Scale it down."
-        )
-
-
-def _to_square(data: bytes, image: Image.Image, manifest: ModelManifest) -> Pixels:
-    resized = _geometry(image.size, manifest)
+def _to_square(data: bytes, image: Image.Image, framing: Framing) -> Pixels:
+    resized = _geometry(image.size, framing)
     least = (resized.width * _DRAFT_MARGIN, resized.height * _DRAFT_MARGIN)
     pixels = _find_jpeg_pixels(data, image, least)
     if pixels is None:
         image.draft(image.mode, least)
-        square = _resize_image(_without_palette(image), resized, manifest)
+        square = _resize_image(image, resized, framing)
     else:
         size = (pixels.shape[1], pixels.shape[0])
-        square = resize(pixels, *_spans(size, resized, manifest), manifest.input_size)
+        square = resize(pixels, *_spans(size, resized, framing), framing.input_size)
     turn = _UPRIGHT.get(_orientation(image))
     return square if turn is None else np.ascontiguousarray(turn(square))
 
@@ -117,30 +125,44 @@ def _find_jpeg_pixels(data: bytes, image: Image.Image, least: tuple[int, int]) -
     return pixels
 
 
-def _resize_image(image: Image.Image, resized: _Geometry, manifest: ModelManifest) -> Pixels:
-    count = manifest.input_size
-    across, down = _spans(image.size, resized, manifest)
+def _resize_image(image: Image.Image, resized: _Geometry, framing: Framing) -> Pixels:
+    count = framing.input_size
+    across, down = _spans(image.size, resized, framing)
     left, right = across.reach(count, image.width)
     top, bottom = down.reach(count, image.height)
     # Averaged before it is copied, a large image takes no more memory than it has to.
     factor = max(1, int(min(across.scale, down.scale) / _DRAFT_MARGIN))
-    part = image.reduce(factor, (left, top, right, bottom))
-    if part.mode == "RGBA":
-        part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
-    pixels = np.asarray(part.convert("RGB"))
+    pixels = _average(image, factor, (left, top, right, bottom))
     return resize(pixels, across.within(left, factor), down.within(top, factor), count)
 
 
-def _geometry(size: tuple[int, int], manifest: ModelManifest) -> _Geometry:
-    scale = manifest.resize / min(size)
+def _average(image: Image.Image, factor: int, box: tuple[int, int, int, int]) -> Pixels:
+    """What lies in the box, in RGB, each square of ``factor`` × ``factor`` pixels made one."""
+    left, top, right, bottom = box
+    height = max(1, _BAND_PIXELS // ((right - left) * factor)) * factor
+    bands = []
+    for upper in range(top, bottom, height):
+        place = (left, upper, right, min(upper + height, bottom))
+        if image.mode in ("L", "RGB") and "transparency" not in image.info:
+            band = image.reduce(factor, place)
+        else:
+            band = _without_palette(image.crop(place)).reduce(factor)
+        if band.mode == "RGBA":
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        bands.append(np.asarray(band.convert("RGB")))
+    return bands[0] if len(bands) == 1 else np.concatenate(bands)
+
+
+def _geometry(size: tuple[int, int], framing: Framing) -> _Geometry:
+    scale = framing.resize / min(size)
     width, height = (round(side * scale) for side in size)
-    return _Geometry(width, height, (width - manifest.crop) // 2, (height - manifest.crop) // 2)
+    return _Geometry(width, height, (width - framing.crop) // 2, (height - framing.crop) // 2)
 
 
-def _spans(size: tuple[int, int], resized: _Geometry, manifest: ModelManifest) -> tuple[Span, Span]:
+def _spans(size: tuple[int, int], resized: _Geometry, framing: Framing) -> tuple[Span, Span]:
     """Where the crop lies in an image that was decoded at this size, across and down."""
     across, down = size[0] / resized.width, size[1] / resized.height
-    scale = manifest.crop / manifest.input_size
+    scale = framing.crop / framing.input_size
     return (
         Span(resized.left * across, across * scale),
         Span(resized.top * down, down * scale),
