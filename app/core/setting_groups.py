@@ -480,6 +480,13 @@ class WorkerSettings(BaseModel):
         description="A batch that takes even longer hangs: its process is killed. Above "
         "WORKER_SOFT_LIMIT_SECONDS.",
     )
+    decode_seconds: int = Field(
+        3,
+        ge=1,
+        le=3600,
+        description="CPU seconds that decoding an image may take; one that takes more fails with "
+        "`image-too-costly`. Raise it with MAX_IMAGE_PIXELS, or on a slow machine.",
+    )
     grace_seconds: float = Field(
         5.0,
         ge=0,

@@ -226,7 +226,8 @@ class Claim:
     """A worker process's right to finish one job, good while ``attempt`` is the job's latest.
 
     ``patience_ms``: how long after the claim the deadline is; ``None`` without one. ``retries``:
-    how often the job was put off so far. ``options``: how its answer shall look.
+    how often the job was put off so far. ``options``: how its answer shall look. ``is_suspect``:
+    a worker was lost over it, or over one of its batch.
     """
 
     job_id: str
@@ -234,6 +235,7 @@ class Claim:
     patience_ms: int | None = None
     retries: int = 0
     options: AnswerOptions = DEFAULT_OPTIONS
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

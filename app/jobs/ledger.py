@@ -53,6 +53,7 @@ class RedisLedger:
         self._turn = DirectScript(client.connection_pool, render_script("turn", rules))
         self._progress = register("progress")
         self._release = register("release")
+        self._move = register("move")
         self._renew = register("renew")
         self._sweep = register("sweep")
         self._beat = register("beat")
@@ -67,7 +68,7 @@ class RedisLedger:
         """
         about = [answer.model, answer.version, answer.engine, answer.identity]
         ended, given = self._turn(args=[holder, wanted, *about, *_words(outcomes)])
-        fields = (given[position::5] for position in range(5))
+        fields = (given[position::6] for position in range(6))
         claims = [
             Claim(
                 job_id.decode(),
@@ -75,8 +76,9 @@ class RedisLedger:
                 None if patience < 0 else int(patience),
                 int(retries),
                 parse_options(options.decode()),
+                bool(solo),
             )
-            for job_id, attempt, patience, retries, options in zip(*fields, strict=True)
+            for job_id, attempt, patience, retries, options, solo in zip(*fields, strict=True)
         ]
         return Turn(_decode(ended), claims)
 
@@ -127,6 +129,10 @@ class RedisLedger:
     def _give_back(self, holder: str, reason: str, claims: Iterable[Claim]) -> list[str]:
         ids = [claim.job_id for claim in claims]
         return _decode(self._release(args=[holder, reason, *ids]))
+
+    def move(self, holder: str, other: str, claims: Iterable[Claim]) -> None:
+        """Have claims held under another name of the same worker process."""
+        self._move(args=[holder, other, *(claim.job_id for claim in claims)])
 
     def sweep(self) -> tuple[int, list[str]]:
         """Mend what nobody answered for, unless another worker did just now.

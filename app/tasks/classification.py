@@ -4,8 +4,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
@@ -14,25 +13,26 @@ from app.celery_app import celery_app
 from app.core.config import Settings
 from app.core.job_errors import (
     DeadlineExceededError,
+    JobCancelledError,
     JobFailedError,
     ModelUnavailableError,
     OutOfMemoryError,
     PayloadLostError,
     RetryableJobError,
 )
+from app.inference.decoding.examination import examine
+from app.inference.decoding.guard import cpu_alarm
 from app.inference.engines.engine import Pixels, is_out_of_memory
-from app.inference.images import decode
+from app.inference.images import decode_examined
 from app.jobs.doorbell import TASK_NAME
 from app.jobs.job import Answer, Claim, DeathReason, Outcome, Stage
 from app.jobs.ledger import RedisLedger
 from app.jobs.payloads import PayloadStore
 from app.models.ml_models import LoadedModel
+from app.tasks.claimed_batch import PACE_SECONDS, ClaimedBatch, Clock
+from app.tasks.guarded_jobs import GuardedJobs
 
 logger = logging.getLogger(__name__)
-
-# Whoever watches can't see steps that are closer together, so a fast batch is written once, at its
-# end, and a slow one shows where it is and hands over each job as it is done.
-_PACE_SECONDS = 0.05
 
 # A doorbell costs more than a turn, so a process that found work goes on while there is more. Not
 # for longer than this, nor than a share of its time limit, which Celery counts from the doorbell.
@@ -43,6 +43,10 @@ _SHARE_OF_LIMIT = 0.1
 # half busy: that spares the way through Celery's main process.
 _LISTEN_SECONDS = 0.05
 
+# A process goes on from one image that is decoded under guard to the next for this share of its
+# soft time limit, and waits for the last one for thirty seconds at most.
+_GUARDED_SHARE_OF_LIMIT = 0.5
+
 _LONGEST_DELAY_MS = 300_000
 
 # Of an engine's complaint in a dead letter.
@@ -52,55 +56,9 @@ _LONGEST_REASON = 300
 _PROGRESS = {Stage.LOADING: 10, Stage.DECODING: 20, Stage.CLASSIFYING: 50}
 
 
-Clock = Callable[[], float]
-"""Seconds that only grow, as from :func:`time.monotonic`."""
-
-
-Item = TypeVar("Item")
-
-
 class HandBackRequested(BaseException):
     """Raised in the middle of a batch when its worker has to end. No decoder takes it for its own
     error, as it might an :class:`Exception`."""
-
-
-class _Batch:
-    """Jobs that are claimed together, and how far they are."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.claims: list[Claim] = []
-        self.under_way: list[Claim] = []
-        """Those being decoded or classified now."""
-        self.outcomes: list[Outcome] = []
-        """What is known and not yet reported to the ledger."""
-        self._clock = clock
-        self._started = self._marked = clock()
-        self.worked_seconds = 0.0
-        """Decoding and classifying, without the ledger."""
-        self._unwanted: frozenset[str] = frozenset()
-
-    def age_seconds(self) -> float:
-        return self._clock() - self._started
-
-    def is_due(self) -> bool:
-        """Whether it is time to write to the ledger again."""
-        return self._clock() - self._marked >= _PACE_SECONDS
-
-    def mark(self) -> None:
-        self._marked = self._clock()
-
-    def drop(self, job_ids: frozenset[str]) -> None:
-        """Do no more for these jobs: their owners or other workers have taken them back."""
-        if job_ids:
-            dropped = [claim for claim in self.claims if claim.job_id in job_ids - self._unwanted]
-            self.outcomes += [Outcome.cancelled(claim) for claim in dropped]
-            self._unwanted |= job_ids
-
-    def keep_wanted(self, items: Sequence[tuple[Claim, Item]]) -> Sequence[tuple[Claim, Item]]:
-        """Those whose jobs were not dropped."""
-        if not self._unwanted:
-            return items
-        return [item for item in items if item[0].job_id not in self._unwanted]
 
 
 class BatchClassifier:
@@ -120,6 +78,7 @@ class BatchClassifier:
         self._payloads = payloads
         self._model = model
         self._limits = settings.limits
+        self._decode_seconds = settings.worker.decode_seconds
         self._spell_seconds = min(
             _SPELL_SECONDS, settings.worker.soft_limit_seconds * _SHARE_OF_LIMIT
         )
@@ -127,8 +86,10 @@ class BatchClassifier:
         self._clock = clock
         self._most = self._wanted = settings.queue.batch_size
         # As if a whole batch took the pace's time, until it is known.
-        self._image_seconds = _PACE_SECONDS / self._most
+        self._image_seconds = PACE_SECONDS / self._most
         manifest = model.manifest
+        self._guarded = GuardedJobs(holder, ledger, payloads, manifest, settings)
+        self._guarded_seconds = settings.worker.soft_limit_seconds * _GUARDED_SHARE_OF_LIMIT
         self._answer = Answer(manifest.name, manifest.version, model.engine.name, model.identity)
 
     def answer_doorbell(self) -> int:
@@ -145,22 +106,45 @@ class BatchClassifier:
             return self._clock() - started < self._spell_seconds
 
         try:
-            batch = self._work(_Batch(self._clock), more=True)
+            # What an outage left behind.
+            self._guarded.hand_back()
+            batch = self._work(ClaimedBatch(self._clock), more=True)
             while batch is not None and (
-                batch.claims or (done and has_time() and self._ledger.hear_bell(_LISTEN_SECONDS))
+                batch.claims
+                or self._wait_for_guarded(started)
+                or (done and has_time() and self._ledger.hear_bell(_LISTEN_SECONDS))
             ):
                 done += len(batch.claims)
                 # Whoever hears a bell looks for what it rang for.
-                batch = self._work(batch, more=not batch.claims or has_time())
-        except (HandBackRequested, SoftTimeLimitExceeded):
+                more = not batch.claims or has_time()
+                batch = self._work(batch, more and not self._guarded.is_full)
+        except SoftTimeLimitExceeded:
+            self._guarded.give_up(DeathReason.TIMED_OUT)
+            self._hand_back()
+        except HandBackRequested:
             # Between two batches: what was just claimed has lost nothing.
             self._hand_back()
+        finally:
+            self._guarded.stop()
         if done:
             milliseconds = (self._clock() - started) * 1000
             logger.info("classified %d in %.0f ms", done, milliseconds)
         return done
 
-    def _work(self, batch: _Batch, more: bool) -> _Batch | None:
+    def _wait_for_guarded(self, started: float) -> bool:
+        """Whether images are being decoded under guard; waits for one of them, or for a bell."""
+        if not self._guarded:
+            return False
+        if self._clock() - started >= self._guarded_seconds:
+            # Celery counts the time limit from the doorbell: the rest needs another.
+            self._guarded.close()
+        if self._guarded.is_full:
+            self._guarded.wait(_LISTEN_SECONDS)
+        else:
+            self._ledger.hear_bell(_LISTEN_SECONDS)
+        return True
+
+    def _work(self, batch: ClaimedBatch, more: bool) -> ClaimedBatch | None:
         """Bring a batch to its end; returns the next, without claims unless there is ``more``.
 
         ``None`` after a batch that was given up: this process rests before it claims anything.
@@ -178,12 +162,15 @@ class BatchClassifier:
             raise
         return None
 
-    def _work_or_give_up(self, batch: _Batch, more: bool) -> _Batch | None:
+    def _work_or_give_up(self, batch: ClaimedBatch, more: bool) -> ClaimedBatch | None:
         try:
             self._classify(batch)
+            self._finish_guarded(batch)
             return self._take_turn(batch, more)
         except SoftTimeLimitExceeded:
             logger.warning("a batch of %d took too long", len(batch.claims))
+            if not batch.under_way:
+                self._guarded.give_up(DeathReason.TIMED_OUT)
             self._give_up(batch, DeathReason.TIMED_OUT)
         except RedisError:
             with contextlib.suppress(RedisError):
@@ -196,8 +183,8 @@ class BatchClassifier:
             self._give_up(batch, DeathReason.WORKER_LOST)
         return None
 
-    def _take_turn(self, batch: _Batch, more: bool) -> _Batch:
-        following = _Batch(self._clock)
+    def _take_turn(self, batch: ClaimedBatch, more: bool) -> ClaimedBatch:
+        following = ClaimedBatch(self._clock)
         if more:
             self._learn(batch)
             turn = self._ledger.take_turn(batch.outcomes, self._holder, self._answer, self._wanted)
@@ -210,7 +197,7 @@ class BatchClassifier:
             self._report_outcomes(batch)
         return following
 
-    def _learn(self, batch: _Batch) -> None:
+    def _learn(self, batch: ClaimedBatch) -> None:
         """Want as many jobs as take the pace's time: more would be reported in pieces, each a round
         trip, and keep the first waiting for the last."""
         if batch.claims:
@@ -218,10 +205,10 @@ class BatchClassifier:
             # Half of the way: one slow image says little about the next.
             self._image_seconds = (self._image_seconds + seconds) / 2
             portion = self._model.engine.portion
-            portions = max(1, round(_PACE_SECONDS / self._image_seconds / portion))
+            portions = max(1, round(PACE_SECONDS / self._image_seconds / portion))
             self._wanted = min(portions * portion, self._most)
 
-    def _give_up(self, batch: _Batch, reason: DeathReason) -> None:
+    def _give_up(self, batch: ClaimedBatch, reason: DeathReason) -> None:
         """What was under way may be why; the rest has lost nothing."""
         self._report_outcomes(batch)
         suspects = batch.under_way or batch.claims
@@ -230,8 +217,9 @@ class BatchClassifier:
 
     def _hand_back(self) -> None:
         self._payloads.delete_many(self._ledger.hand_back(self._holder))
+        self._guarded.hand_back()
 
-    def _classify(self, batch: _Batch) -> None:
+    def _classify(self, batch: ClaimedBatch) -> None:
         images = self._read(batch)
         size = self._model.engine.portion
         for start in range(0, len(images), size):
@@ -243,7 +231,7 @@ class BatchClassifier:
             if portion:
                 self._run(batch, portion)
 
-    def _read(self, batch: _Batch) -> list[tuple[Claim, bytes | None]]:
+    def _read(self, batch: ClaimedBatch) -> list[tuple[Claim, bytes | None]]:
         """The uploads of the batch, but for those that can't be read now."""
         try:
             return self._read_together(batch.claims)
@@ -266,15 +254,15 @@ class BatchClassifier:
             raise OutOfMemoryError() from error
         return list(zip(claims, images, strict=True))
 
-    def _run(self, batch: _Batch, images: Sequence[tuple[Claim, bytes | None]]) -> None:
+    def _run(self, batch: ClaimedBatch, images: Sequence[tuple[Claim, bytes | None]]) -> None:
         """Decode and classify images that go through the engine together."""
         started = self._clock()
         batch.under_way = [claim for claim, _ in images]
         self._report(batch, batch.under_way, Stage.DECODING)
         decoded: list[tuple[Claim, Pixels]] = []
-        for claim, payload in batch.keep_wanted(images):
+        for claim, data in self._examine(batch, batch.keep_wanted(images)):
             try:
-                decoded.append((claim, self._decode(batch, claim, payload)))
+                decoded.append((claim, self._decode(data)))
             except JobFailedError as error:
                 if isinstance(error.__cause__, SoftTimeLimitExceeded):
                     # It came in the middle of a decoder, which took it for a damaged image.
@@ -285,17 +273,58 @@ class BatchClassifier:
         batch.under_way = []
         batch.worked_seconds += self._clock() - started
 
-    def _decode(self, batch: _Batch, claim: Claim, payload: bytes | None) -> Pixels:
+    def _examine(
+        self, batch: ClaimedBatch, images: Sequence[tuple[Claim, bytes | None]]
+    ) -> list[tuple[Claim, bytes]]:
+        """Those that are to be decoded here: the others fail, or go under guard."""
+        here, guarded = [], []
+        for claim, payload in images:
+            try:
+                self._check(batch, claim)
+                if payload is None:
+                    raise PayloadLostError()
+                data, is_costly = examine(payload, self._limits)
+            except JobFailedError as error:
+                batch.outcomes.append(self._fail(claim, error))
+            else:
+                if is_costly or claim.is_suspect:
+                    guarded.append(claim)
+                else:
+                    here.append((claim, data))
+        if guarded:
+            self._guarded.add(guarded)
+            batch.under_way = [claim for claim, _ in here]
+        return here
+
+    def _check(self, batch: ClaimedBatch, claim: Claim) -> None:
         if claim.patience_ms is not None and batch.age_seconds() * 1000 >= claim.patience_ms:
             raise DeadlineExceededError()
         if claim.options.model not in ("", self._answer.model):
             raise ModelUnavailableError()
-        if payload is None:
-            raise PayloadLostError()
+
+    def _decode(self, data: bytes) -> Pixels:
         try:
-            return decode(payload, self._model.manifest, self._limits)
+            with cpu_alarm(self._decode_seconds):
+                return decode_examined(data, self._model.manifest, self._limits)
         except MemoryError as error:
             raise OutOfMemoryError() from error
+
+    def _finish_guarded(self, batch: ClaimedBatch) -> None:
+        """Classify the image that was decoded under guard meanwhile, if there is one."""
+        finished = self._guarded.take_finished() if self._guarded else None
+        if finished is None:
+            return
+        # What comes may kill this process: the batch's jobs shall not suffer for it.
+        self._report_outcomes(batch)
+        claim, pixels = finished
+        if isinstance(pixels, JobCancelledError):
+            batch.outcomes.append(Outcome.cancelled(claim))
+        elif isinstance(pixels, JobFailedError):
+            batch.outcomes.append(self._fail(claim, pixels))
+        else:
+            batch.under_way = [claim]
+            batch.outcomes += self._predict([(claim, pixels)])
+            batch.under_way = []
 
     def _predict(self, decoded: Sequence[tuple[Claim, Pixels]]) -> list[Outcome]:
         if not decoded:
@@ -338,12 +367,12 @@ class BatchClassifier:
         delay_ms = min(self._backoff_ms * 2 ** min(retries, 30), _LONGEST_DELAY_MS)
         return int(delay_ms * random.uniform(0.5, 1.5))
 
-    def _report(self, batch: _Batch, claims: Sequence[Claim], stage: Stage) -> None:
+    def _report(self, batch: ClaimedBatch, claims: Sequence[Claim], stage: Stage) -> None:
         if batch.is_due():
             batch.drop(self._ledger.report_progress(claims, _PROGRESS[stage], stage))
             batch.mark()
 
-    def _report_outcomes(self, batch: _Batch) -> None:
+    def _report_outcomes(self, batch: ClaimedBatch) -> None:
         if batch.outcomes:
             # What was not ended belongs to somebody else by now, and so does its payload.
             self._payloads.delete_many(self._ledger.finish(batch.outcomes))

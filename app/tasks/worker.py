@@ -30,6 +30,7 @@ from app.jobs.payload_stores import create_payload_store
 from app.jobs.service import Heartbeat
 from app.models.ml_models import PreparedModel, load_model, prepare_model
 from app.tasks.classification import BatchClassifier, HandBackRequested, set_classifier
+from app.tasks.guarded_jobs import guarded_holder_name
 from app.tasks.requests import take_answering, take_timed_out
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,8 @@ class LedgerKeeper:
         Of those alone: a child that is idle and yet holds jobs has lost them on the way, and
         their leases must run out.
         """
-        self._ledger.renew(holder_name(self._name, pid) for pid in self._busy_children())
+        holders = [holder_name(self._name, pid) for pid in self._busy_children()]
+        self._ledger.renew([*holders, *map(guarded_holder_name, holders)])
 
     def _busy_children(self) -> set[int]:
         return {request.worker_pid for request in set(state.active_requests) if request.worker_pid}
@@ -259,7 +261,10 @@ class LedgerKeeper:
         self._children = alive
         for pid, reason in list(self._gone.items()):
             # While Redis is away they are remembered.
-            self._payloads.delete_many(self._ledger.release(holder_name(self._name, pid), reason))
+            holder = holder_name(self._name, pid)
+            self._payloads.delete_many(self._ledger.release(holder, reason))
+            # Whatever killed the child, it was not in here.
+            self._payloads.delete_many(self._ledger.hand_back(guarded_holder_name(holder)))
             del self._gone[pid]
             self._erase_ended()
             logger.info("child %d is gone, what it held is back in the queue", pid)
@@ -279,7 +284,9 @@ class LedgerKeeper:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pid in deaf:
-            self._payloads.delete_many(self._ledger.hand_back(holder_name(self._name, pid)))
+            holder = holder_name(self._name, pid)
+            for name in (holder, guarded_holder_name(holder)):
+                self._payloads.delete_many(self._ledger.hand_back(name))
 
     def sweep(self) -> None:
         """Mend what nobody answered for, unless another worker just did."""

@@ -18,8 +18,8 @@ local function order_queues()
 end
 
 -- Up to a batch of jobs for `holder`, and no more than it wants.
--- Returns {id, attempt, ms until its deadline or -1, retries, options or '', …}, {ids of jobs that
--- were too late …}
+-- Returns {id, attempt, ms until its deadline or -1, retries, options or '', '1' if it runs alone or
+-- '', …}, {ids of jobs that were too late …}
 local function claim_jobs(holder, wanted, model, version, engine, identity)
   local given, late, count, dropped = {}, {}, 0, 0
   local most, lease_end = math.min(BATCH_SIZE, tonumber(wanted)), text(now + LEASE)
@@ -31,6 +31,7 @@ local function claim_jobs(holder, wanted, model, version, engine, identity)
     given[#given + 1] = record.deadline and math.max(record.deadline - now, 0) or -1
     given[#given + 1] = record.retries
     given[#given + 1] = record.options or ''
+    given[#given + 1] = record.solo or ''
     count = count + 1
   end
 
