@@ -79,6 +79,11 @@ def test_a_decoder_that_takes_too_much_memory_says_so() -> None:
         decode_guarded(LARGE, Budget(memory_bytes=300_000_000))
 
 
+def test_a_large_image_is_decoded_without_a_second_copy() -> None:
+    # 196 MB, and the libraries' share.
+    assert decode_guarded(LARGE, Budget(memory_bytes=450_000_000)).shape == (224, 224, 3)
+
+
 def test_a_decoder_that_stalls_may_be_tried_again() -> None:
     seconds = iter((0.0, 29.0, 31.0))
     decoder = GuardedDecoder(SLOW, FRAMING, LIMITS, Budget(), lambda: next(seconds))

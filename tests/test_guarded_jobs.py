@@ -1,5 +1,8 @@
 """Jobs whose images promise cost, or whose worker was lost: they end, and hold nobody up."""
 
+import os
+import signal
+
 import pytest
 
 from app.core import keys
@@ -136,3 +139,24 @@ def test_only_claims_that_are_held_are_moved(workplace: Workplace) -> None:
     workplace.ledger.move("holder", "other", claims)
     assert not workplace.redis.exists(keys.holder("other"))
     assert workplace.get(job_id).state is JobState.PENDING
+
+
+def test_an_image_that_promised_nothing_costs_its_worker_and_runs_again_under_guard(
+    settings: Settings, model: LoadedModel, workplace: Workplace
+) -> None:
+    # Twelve million pixels take longer than a worker process has here.
+    (job_id,) = workplace.submit(make_png(4_000, 3_000, bytes(4_000 * 9_003), colour=2))
+    worker = settings.worker.model_copy(update={"decode_seconds": 0.02})
+    child = os.fork()
+    if not child:
+        hurried = Workplace(settings.model_copy(update={"worker": worker}), model)
+        hurried.classifier.answer_doorbell()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGPROF
+    # As the worker's main process does.
+    workplace.ledger.release("holder", DeathReason.WORKER_LOST)
+    workplace.classifier.answer_doorbell()
+    job = workplace.get(job_id)
+    assert (job.state, job.attempts) == (JobState.COMPLETED, 2)
+    assert [note["reason"] for note in job.trail] == ["worker_lost"]
