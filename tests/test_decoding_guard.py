@@ -138,6 +138,14 @@ def test_a_decoder_is_a_slim_process() -> None:
     assert run.stdout.strip() == "[]", run.stderr
 
 
+def test_a_decoder_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "a secret")
+    decoder = GuardedDecoder(SLOW, FRAMING, LIMITS, Budget())
+    environment = psutil.Process(decoder.pid).environ()
+    decoder.close()
+    assert "OMP_NUM_THREADS" in environment and "ADMIN_TOKEN" not in environment
+
+
 def test_an_alarm_ends_the_process_in_the_middle_of_a_decoder() -> None:
     child = os.fork()
     if not child:

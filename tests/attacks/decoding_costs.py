@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.api.image_inspection import ImageInspector
 from app.core.config import LimitSettings
@@ -29,6 +29,8 @@ from tests.framing import FRAMING
 
 MOST_CPU_SECONDS, MOST_MEGABYTES = 3.5, 700
 _WORST = 10
+# Recipes that are alike in these are of one kind.
+_KIND = ("format", "shape", "coding", "pattern", "mode", "kind")
 _BEGIN, _END = "<!-- costs: begin -->\n", "<!-- costs: end -->\n"
 _LIMITS, _BUDGET = LimitSettings(), Budget()
 _PIECE_BYTES = 65_536
@@ -138,10 +140,17 @@ def search(seed: int, seconds: float, most: int = sys.maxsize) -> list[Found]:
             continue
         seen.add(name)
         data = bake(recipe)
-        worst.append(Found(measure(data), len(data), recipe))
-        worst = sorted(worst, key=lambda found: -found.share)[:_WORST]
+        worst = _keep_worst([*worst, Found(measure(data), len(data), recipe)])
     print(f"{len(seen)} candidates", flush=True)
     return worst
+
+
+def _keep_worst(candidates: list[Found]) -> list[Found]:
+    """The ten worst, of those that differ in little only the worst."""
+    kinds: dict[tuple[Any, ...], Found] = {}
+    for found in sorted(candidates, key=lambda found: -found.share):
+        kinds.setdefault(tuple(found.recipe.get(name) for name in _KIND), found)
+    return list(kinds.values())[:_WORST]
 
 
 def confirm(found: Found, times: int = 3) -> Found:

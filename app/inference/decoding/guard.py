@@ -42,8 +42,13 @@ _WALL_SECONDS, _WALL_SHARE = 30.0, 10
 REFUSED = 3
 """The exit code of a decoder that has written an error instead of pixels."""
 
+# What Python needs to start as it did here; passwords and tokens are none of a decoder's business.
+_INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 # A library that makes a thread a core would spend the address space on their stacks.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+# Pillow warns of damage that costs nobody anything; its sender would fill the worker's log.
+_PYTHON = (sys.executable, "-W", "ignore", "-m", "app.inference.decoding.decoder")
 
 
 class Budget(NamedTuple):
@@ -98,7 +103,7 @@ class GuardedDecoder:
             budget.memory_bytes,
             os.getpid(),
         )
-        # Both sides share one memory file each way: no pipe that fills, nothing on a disk.
+        # A memory file each way, which both sides share: no pipe that fills, nothing on a disk.
         self._output = os.memfd_create("pixels")
         upload = os.memfd_create("upload")
         try:
@@ -106,10 +111,10 @@ class GuardedDecoder:
                 file.write(data)
             os.lseek(upload, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.inference.decoding.decoder", json.dumps(request)],
+                [*_PYTHON, json.dumps(request)],
                 stdin=upload,
                 stdout=self._output,
-                env=os.environ | _ENVIRONMENT,
+                env=_list_environment(),
             )
         except BaseException:
             os.close(self._output)
@@ -164,6 +169,11 @@ class GuardedDecoder:
         if code != 0 or len(reply) != size:
             raise DecoderLostError()
         return np.frombuffer(reply, np.uint8).reshape(self._side, self._side, 3)
+
+
+def _list_environment() -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return inherited | _ENVIRONMENT
 
 
 def _parse_error(reply: bytes) -> ServiceError:
