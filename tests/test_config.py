@@ -32,6 +32,7 @@ SPECIFIED = {
 VALUES = {
     "ADMIN_TOKEN": "a token of at least 32 characters",
     "CORS_ORIGINS": "*",
+    "HTTP_CONNECTIONS": "500",
     "REDIS_MAX_MEMORY": "1000000000",
     "TRUSTED_PROXIES": "10.0.0.5, 192.168.1.0/24, unix",
     "WEBHOOK_ALLOWED_NETWORKS": "10.1.0.0/16",

@@ -16,6 +16,7 @@ from app.api.archives import Archive, open_archive, read_piece
 from app.api.batch_images import IncomingImage
 from app.api.batch_intakes import BatchIntake
 from app.api.batch_parts import CustomId, Nowhere, Sink, Spool
+from app.api.bodies import read_body
 from app.api.image_inspection import ImageInspector, create_size_error
 from app.api.uploads import FIELD, MOST_UNREAD_PARTS, read_boundary, read_length
 from app.core.config import Settings
@@ -50,8 +51,9 @@ _LOOK_BYTES = 8 * 1024 * 1024
 # half a millisecond's work, others' requests have their turn.
 _PARTS_IN_A_ROW = 16
 
-# Uploads without a job are erased after an hour, by whoever sweeps.
-_LONGEST_SECONDS = 1800.0
+# For receiving and unpacking, on slow disks too: uploads without a job are erased after an hour, by
+# whoever sweeps.
+_LONGEST_SECONDS = 3300.0
 
 
 class IncomingBatch:
@@ -140,15 +142,14 @@ class IncomingBatch:
         parser = PushMultipartParser(read_boundary(request))
         body_bytes = looked_at = image_bytes = parts = 0
         sink: Sink = Nowhere()
-        async for chunk in request.stream():
+        async for chunk in read_body(request, self._settings.http.batch_seconds):
             body_bytes += len(chunk)
             self._check_size(body_bytes)
             if body_bytes - looked_at > _LOOK_BYTES:
                 # Others fill disk and queue as well, and a body may not announce its length.
                 await self._intake.admit(0)
                 looked_at = body_bytes
-            # The last one is empty, which to the form would mean that the body ends here.
-            for event in parser.parse(chunk) if chunk else ():
+            for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
                     parts += 1
                     if parts % _PARTS_IN_A_ROW == 0:

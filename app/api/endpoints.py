@@ -38,12 +38,12 @@ async def classify(request: Request) -> Response:
 
 async def _accept(request: Request, terms: UploadTerms, job_id: UUID, key_name: str) -> Response:
     """Take the image in the request's body as a new job."""
-    service, limits = get_service(request), get_settings(request).limits
+    service, settings = get_service(request), get_settings(request)
     digest = terms.create_digest() if terms.cache_use.shares or key_name else None
-    with await service.admit(announced_bytes(request, limits)) as in_flight:
+    with await service.admit(announced_bytes(request, settings.limits)) as in_flight:
         upload = service.create_upload(job_id)
         try:
-            await receive_image(request, upload, limits, digest, in_flight)
+            await receive_image(request, upload, settings, digest, in_flight)
         except BaseException:
             with contextlib.suppress(ServiceError):
                 await upload.abort()

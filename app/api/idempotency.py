@@ -93,8 +93,8 @@ async def replay_job(
     ``digest``: that has taken no bytes yet. Raises :class:`IdempotencyKeyReusedError`,
     :class:`JobExpiredError`, and what :func:`receive_image` and :meth:`JobService.get_job` raise.
     """
-    limits = get_settings(request).limits
-    await receive_image(request, DiscardingWriter(), limits, digest, create_unbounded())
+    settings = get_settings(request)
+    await receive_image(request, DiscardingWriter(), settings, digest, create_unbounded())
     if digest.value() != bound.fingerprint:
         raise create_reuse_error(bound)
     try:

@@ -8,8 +8,9 @@ from multipart import (
 )
 from starlette.requests import ClientDisconnect, Request
 
+from app.api.bodies import read_body
 from app.api.image_inspection import ImageInspector, create_size_error
-from app.core.config import LimitSettings
+from app.core.config import LimitSettings, Settings
 from app.core.errors import (
     MalformedUploadError,
     MissingFileError,
@@ -95,7 +96,7 @@ def announced_bytes(request: Request, limits: LimitSettings) -> int:
 async def receive_image(
     request: Request,
     upload: PayloadWriter,
-    limits: LimitSettings,
+    settings: Settings,
     digest: ContentDigest | None,
     in_flight: InFlightUpload,
 ) -> None:
@@ -105,22 +106,21 @@ async def receive_image(
 
     Raises the 4xx errors of :mod:`app.core.errors`; the caller aborts the upload then.
     """
+    limits = settings.limits
     largest_body = limits.file_size + FORM_OVERHEAD_BYTES
     form = _ImageForm(read_boundary(request))
     inspector = ImageInspector(limits)
-    body_bytes = file_bytes = 0
+    body_bytes = 0
     try:
-        async for chunk in request.stream():
+        async for chunk in read_body(request, settings.http.upload_seconds):
             body_bytes += len(chunk)
             if body_bytes > largest_body:
                 raise create_size_error(limits)
-            # The last one is empty, which to the form would mean that the body ends here.
-            data = form.feed(chunk) if chunk else b""
+            data = form.feed(chunk)
             if body_bytes - form.file_bytes > FORM_OVERHEAD_BYTES:
                 raise UnreadPartsError() if form.file_seen else MissingFileError()
             if data:
-                file_bytes += len(data)
-                in_flight.reach(file_bytes)
+                in_flight.reach(form.file_bytes)
                 inspector.feed(data)
                 if digest is not None:
                     digest.update(data)

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import webhook_documentation as documentation
-from app.api.direct_route import ConfidentialRoute, create_answer, create_router
+from app.api.bodies import read_body
+from app.api.direct_route import ConfidentialRoute, create_answer, create_router, get_settings
 from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_number
 from app.api.version_prefix import link_to
@@ -111,7 +112,7 @@ async def _read_wish(request: Request) -> schemas.WebhookRequest:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
         raise NotJsonError()
     body = b""
-    async for chunk in request.stream():
+    async for chunk in read_body(request, get_settings(request).http.json_seconds):
         body += chunk
         if len(body) > _LARGEST_BODY_BYTES:
             raise InvalidRequestError(f"The body has more than {_LARGEST_BODY_BYTES:,} bytes.")

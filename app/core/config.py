@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from app.core.errors import ConfigurationError
+from app.core.http_settings import HttpSettings
 from app.core.redaction import redact_wrong
 from app.core.setting_groups import (
     DEFAULT_MODEL_PATH,
@@ -50,6 +51,7 @@ __all__ = [
     "DEFAULT_MODEL_PATH",
     "DeadSettings",
     "EngineName",
+    "HttpSettings",
     "IdempotencySettings",
     "LimitSettings",
     "ListenSettings",
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
     payload: PayloadSettings = Field(default_factory=PayloadSettings)
     listen: ListenSettings = Field(default_factory=ListenSettings)
     allowed: AllowedSettings = Field(default_factory=AllowedSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     trusted: TrustedSettings = Field(default_factory=TrustedSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)

@@ -178,10 +178,27 @@ class BatchTooLargeError(ServiceError):
 
 
 class SlowUploadError(ServiceError):
-    """Raised when a batch takes too long to arrive."""
+    """Raised when a body stops arriving, or takes too long."""
 
     status, code, title = 408, "slow-upload", "Upload took too long"
-    detail = "The images did not all arrive in half an hour. Send several smaller batches."
+    detail = (
+        "The body came too slowly, or stopped. Send it again; over a slow line, send smaller files "
+        "and smaller batches."
+    )
+
+
+class SlowRequestError(ServiceError):
+    """Raised when the head of a request is begun and not completed in time."""
+
+    status, code, title = 408, "slow-request", "Request took too long"
+    detail = "The request's headers did not all arrive in time. Send it again."
+
+
+class HeadTooLargeError(ServiceError):
+    """Raised when a request's line, headers or trailers are more than HTTP_HEAD_… allows."""
+
+    status, code, title = 431, "head-too-large", "Headers too large"
+    detail = "The request has too many headers, or too much in them, its address or its trailers."
 
 
 class ImageTooLargeError(ServiceError):
@@ -422,6 +439,13 @@ class ServiceUnavailableError(ServiceError):
     status, code, title = 503, "service-unavailable", "Service unavailable"
     detail = "The service can't reach its storage at the moment. Try again shortly."
     retry_after_seconds = 2
+
+
+class TooManyConnectionsError(ServiceUnavailableError):
+    """Raised when HTTP_CONNECTIONS or HTTP_CONNECTIONS_PER_CLIENT is reached."""
+
+    code, title = "too-many-connections", "Too many connections"
+    detail = "There are too many open connections. Close some, or try again shortly."
 
 
 class StorageFullError(ServiceUnavailableError):
