@@ -115,8 +115,7 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
 
     Example: `REDIS_URL=redis://redis.internal classifier api --host 0.0.0.0`
     """
-    import uvicorn
-
+    from app.api.connections.server import serve
     from app.embedded.preconditions import check_port
 
     _set(LISTEN_HOST=host, LISTEN_PORT=port)
@@ -129,17 +128,12 @@ def api(host: HostOption = None, port: PortOption = None) -> None:
     # takes a fifth of a second while nothing else goes on.
     __import__("app.main")
     gc.freeze()
-    uvicorn.run(
+    serve(
         "app.main:app",
+        settings,
         host=settings.listen.host,
         port=settings.listen.port,
         log_level=settings.log.level.lower(),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        # Nothing here asks where a request came from, nor tells what serves it.
-        proxy_headers=False,
-        server_header=False,
         timeout_graceful_shutdown=API_GRACE_SECONDS,
     )
 

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
+
+from app.api.connections.server import BoundedServer
+from app.core.config import Settings
 
 
 @contextmanager
 def run_api(app: ASGIApp, **options: Any) -> Iterator[str]:
-    """Serve ``app`` on a free loopback port; gives its URL. ``options`` are uvicorn's.
-
-    As `classifier api` does, it leaves the headers of proxies to the application.
-    """
-    options = {"port": 0, "log_level": "warning", "access_log": False} | options
-    server = uvicorn.Server(uvicorn.Config(app, proxy_headers=False, **options))
+    """Serve ``app`` on a free loopback port; gives its URL. ``options`` are uvicorn's."""
+    settings = app.state.settings if isinstance(app, FastAPI) else Settings()
+    options = {"port": 0, "log_level": "warning"} | options
+    server = BoundedServer(app, settings, **options)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

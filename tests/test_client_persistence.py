@@ -85,7 +85,7 @@ class Script:
 @contextmanager
 def play(*replies: Reply) -> Iterator[tuple[str, Script]]:
     script = Script(replies)
-    with run_api(script) as url:  # type: ignore[arg-type]
+    with run_api(script) as url:
         yield url, script
 
 

@@ -4,6 +4,8 @@ import logging
 import random
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +22,8 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _LONGEST_LOGGED_PATH = 200
 
-# Too much work, or Redis is away: those who refuse say so once.
-_REFUSALS = frozenset({429, 503})
+# Too slow, too much work, or Redis is away: those who refuse say so once.
+_REFUSALS = frozenset({408, 429, 503})
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -29,6 +31,21 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 def get_request_id() -> str:
     """The id of the request that is being answered, ``-`` outside of one."""
     return _request_id.get()
+
+
+def create_request_id() -> str:
+    """A new one: unique, not secret, so the system's randomness is not asked."""
+    return f"{random.getrandbits(128):032x}"
+
+
+@contextmanager
+def named_request(request_id: str) -> Iterator[None]:
+    """Give what is done inside a request's id, where no middleware does."""
+    token = _request_id.set(request_id)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
 
 
 def _find_given_id(scope: Scope) -> str:
@@ -69,9 +86,8 @@ class RequestContextMiddleware:
             # Answered as GET would be, and ended behind the head.
             scope = {**scope, "method": "GET"}
         given = _find_given_id(scope)
-        # Unique, not secret, so the system's randomness is not asked.
         is_named = given and _ACCEPTABLE.fullmatch(given)
-        request_id = given if is_named else f"{random.getrandbits(128):032x}"
+        request_id = given if is_named else create_request_id()
         token = _request_id.set(request_id)
         started = time.perf_counter()
         status = 0
