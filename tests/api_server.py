@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app.api.connections.server import BoundedServer
@@ -16,7 +15,7 @@ from app.core.config import Settings
 @contextmanager
 def run_api(app: ASGIApp, **options: Any) -> Iterator[str]:
     """Serve ``app`` on a free loopback port; gives its URL. ``options`` are uvicorn's."""
-    settings = app.state.settings if isinstance(app, FastAPI) else Settings()
+    settings = getattr(getattr(app, "state", None), "settings", None) or Settings()
     options = {"port": 0, "log_level": "warning"} | options
     server = BoundedServer(app, settings, **options)
     thread = threading.Thread(target=server.run)

@@ -189,8 +189,8 @@ def test_trailers_are_taken_and_left_aside(url: str) -> None:
     [
         b"X: y\r\n" * 101 + b"\r\n",
         b"X: " + b"a" * 33_000 + b"\r\n\r\n",
-        b"X: " + b"a" * 100_000,
-        b"X" * 100_000,
+        b"X: " + b"a" * 150_000,
+        b"X" * 150_000,
     ],
     ids=["fields", "value", "endless value", "endless name"],
 )
@@ -202,7 +202,7 @@ def test_too_many_are_refused(url: str, trailers: bytes) -> None:
 
 def test_a_chunks_extension_may_not_be_endless(url: str) -> None:
     with RawConnection(url) as connection:
-        connection.send(form_head("/classify", None) + b"5;a=" + b"a" * 100_000)
+        connection.send(form_head("/classify", None) + b"5;a=" + b"a" * 150_000)
         assert read_refusal(connection) == (431, "head-too-large")
 
 
@@ -289,3 +289,14 @@ def test_head_and_expect_work_as_ever(url: str) -> None:
         connection.send(form_head("/classify", len(FORM), "Expect: 100-continue"))
         assert connection.socket.recv(10_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert connection.send(FORM).read_answer().status == 202
+
+
+# --- the other end --------------------------------------------------------------------------------
+
+
+def test_who_takes_nothing_of_the_answers_is_cut_off(settings: Settings) -> None:
+    """Whatever lies between: the system sees that nothing is taken."""
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
+    with serve(settings, stall_seconds=1) as url, RawConnection(url) as deaf:
+        deaf.send(asked * 100)
+        wait_until(deaf.is_cut_off)

@@ -26,8 +26,8 @@ from app.core.errors import (
 # Colon, blank and line break, which the parser keeps to itself.
 _FIELD_OVERHEAD = 4
 
-# What the parser gets at once, so that no more than this goes uncounted before the next look.
-_PIECE_BYTES = 32_768
+# What the parser gets at once, but of bodies, so that no more goes uncounted before the next look.
+_PIECE_BYTES = 65_536
 
 # A refused client reads its answer within a round trip or two.
 _REFUSAL_SECONDS = 2.0
@@ -111,7 +111,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # --- what arrives -------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._discardable_bytes is not None:
             self._discardable_bytes -= len(data)
             if self._discardable_bytes < 0:
@@ -119,9 +119,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._refusal is not None:
             return
-        if len(data) > _PIECE_BYTES:
+        if len(data) > _PIECE_BYTES and not self._is_in_body():
+            view = memoryview(data)
             for start in range(0, len(data), _PIECE_BYTES):
-                self.data_received(data[start : start + _PIECE_BYTES])
+                self.data_received(view[start : start + _PIECE_BYTES])
             return
         self._has_spoken = True
         self._piece_bytes = len(data)
@@ -212,7 +213,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
-            self._end_with(self._refusal)
+            self._end(self._refusal)
         elif self._is_in_head:
             self._time_head()
         else:
@@ -221,6 +222,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _is_answered(self) -> bool:
         """Whether no request waits for its answer."""
         return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+
+    def _is_in_body(self) -> bool:
+        """Whether what comes next belongs to the body of the newest request."""
+        return self.cycle is not None and self.cycle.more_body and not self._is_in_head
 
     def _time_head(self) -> None:
         self._is_head_timed = True
@@ -231,8 +236,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal = error
         self._registry.note(error)
         cycle = self.cycle
-        if cycle is not None and cycle.more_body and not self._is_in_head:
-            # It is this request's own body.
+        if self._is_in_body():
             if self.pipeline:
                 self.pipeline.popleft()
                 return
@@ -244,10 +248,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         elif not self._is_answered():
             return
-        self._end_with(error)
+        self._end(error)
 
-    def _end_with(self, error: ServiceError) -> None:
-        self._refusal = error
+    def _end(self, error: ServiceError) -> None:
         self.transport.write(self._render(error))
         self.transport.close()
 
