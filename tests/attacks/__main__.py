@@ -27,7 +27,7 @@ def list_attacks() -> list[Attack]:
 def run_attack(attack: Attack) -> tuple[str, bool]:
     """What happens now, and whether the bound holds."""
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
-        service = RunningService(Path(folder) / "data", **attack.environment)
+        service = RunningService(Path(folder) / "data", attack.launcher, **attack.environment)
         try:
             return attack.run(service), True
         except AssertionError as error:

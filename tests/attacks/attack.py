@@ -1,6 +1,6 @@
 """One attack on a running service: what it did once, and how to do it again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -13,8 +13,8 @@ class Attack:
     """A row of the table in ``docs/security.md``.
 
     ``before`` is what commit e62be41 did. ``run`` attacks a ``classifier up`` that was started with
-    ``environment``, returns in one line what happens now, and raises :class:`AssertionError` where
-    a bound does not hold.
+    ``environment``, behind the words of ``launcher``. It returns in one line what happens now,
+    and raises :class:`AssertionError` where a bound does not hold.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Attack:
     before: str
     run: Callable[[RunningService], str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    launcher: Sequence[str] = ()
 
 
 def find_processes(service: RunningService, command: str) -> list[psutil.Process]:
