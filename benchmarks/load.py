@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.processes import ServerError, die_with_benchmark
+from benchmarks.results import Row
 from benchmarks.workspace import CONNECTIONS
 
 _SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -33,9 +34,12 @@ class LoadResult:
         """wrk's CPU time in all."""
         return self.load_cpu_ms * self.requests / 1000
 
-    def to_row(self) -> dict[str, object]:
-        """As results hold it."""
-        return {name: value for name, value in asdict(self).items() if name != "example"}
+    def to_row(self) -> Row:
+        """The row of results. It is ``invalid`` when a single answer was wrong or missing."""
+        row: Row = {name: value for name, value in asdict(self).items() if name != "example"}
+        if self.wrong or self.failed:
+            row["invalid"] = f"{self.wrong} wrong, {self.failed} failed: {self.example}"
+        return row
 
 
 def find_wrk() -> str | None:

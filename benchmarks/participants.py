@@ -62,7 +62,7 @@ class ServiceParticipant:
             spent = {group: after - before[group] for group, after in service.cpu_seconds().items()}
             others = bystanders.cores(sum(spent.values()) + result.load_cpu_seconds)
         groups = {group: seconds * 1000 / result.requests for group, seconds in spent.items()}
-        row = {**_to_row(result), "cpu_ms": sum(groups.values()), "groups": groups}
+        row = {**result.to_row(), "cpu_ms": sum(groups.values()), "groups": groups}
         return {**row, "others_cores": others}
 
 
@@ -89,7 +89,7 @@ class PeerParticipant:
             result = load.run(session.seconds)
             spent = cpu_seconds(server.tree()) - before
             others = bystanders.cores(spent + result.load_cpu_seconds)
-        row = {**_to_row(result), "cpu_ms": spent * 1000 / result.requests}
+        row = {**result.to_row(), "cpu_ms": spent * 1000 / result.requests}
         return {**row, "others_cores": others}
 
 
@@ -137,10 +137,3 @@ class _Load:
         """Post in turn, and look at the class in every answer."""
         classes = sorted({name for name, _ in self._answers})
         return run_load(self._port, self._requests, seconds, classes=classes)
-
-
-def _to_row(result: LoadResult) -> Row:
-    row: Row = result.to_row()
-    if result.wrong or result.failed:
-        row["invalid"] = f"{result.wrong} wrong, {result.failed} failed: {result.example}"
-    return row

@@ -110,8 +110,6 @@ class TrialParticipant:
             row["others_cores"] = bystanders.cores(spent + result.load_cpu_seconds)
             for server, earlier, later in zip(servers, before, after, strict=True):
                 row[f"{server.name}_cpu_ms"] = (later - earlier) * 1000 / result.requests
-            if result.wrong or result.failed:
-                row["invalid"] = result.example or f"{result.failed} failed"
         return row
 
     def _start(self, folder: Path, stack: ExitStack) -> tuple[int, list[Server]]:

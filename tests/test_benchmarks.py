@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.charts import Bar, render_bars
 from benchmarks.figures import Results
-from benchmarks.load import INSTALL_WRK, find_wrk
+from benchmarks.load import INSTALL_WRK, LoadResult, find_wrk
 from benchmarks.report import DOCUMENT, PICTURES, render_document
 from benchmarks.rounds import find_ratios
 from benchmarks.sections import render_charts
@@ -82,6 +83,14 @@ def test_ratios_are_of_valid_measurements_of_the_same_round() -> None:
     ]
 
     assert find_ratios(rows, "ours", "theirs") == [3.0]
+
+
+def test_a_load_with_one_wrong_answer_is_no_measurement() -> None:
+    right = LoadResult(100, 1.0, 100.0, 0, 0, 0.1, 5.0, 9.0, "")
+    wrong = replace(right, wrong=1, example="429 too many jobs")
+
+    assert "invalid" not in right.to_row()
+    assert wrong.to_row()["invalid"] == "1 wrong, 0 failed: 429 too many jobs"
 
 
 def test_every_value_stands_in_the_picture_as_text() -> None:
