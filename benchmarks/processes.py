@@ -104,14 +104,14 @@ def _die_with_parent() -> None:
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
-    """User and system time so far of those that live."""
+    """User and system time so far of those that live, and of their children that have ended."""
     total = 0.0
     for process in processes:
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

@@ -29,7 +29,11 @@ class ServiceUnderTest:
     server: Server
     port: int
     data_dir: Path
-    groups: Groups
+
+    @property
+    def groups(self) -> Groups:
+        """The processes that live now, by what they do."""
+        return group_processes(self.server.process.pid)
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time so far by what the processes do."""
@@ -44,7 +48,7 @@ def run_service(folder: Path, **variables: str) -> Iterator[ServiceUnderTest]:
     command += ["--workers", str(WORKERS), "--data-dir", str(data_dir)]
     with Server("service", command, clean_environment(**variables), folder) as server:
         server.wait_for(lambda: _READY in server.read_log(), START_SECONDS)
-        yield ServiceUnderTest(server, port, data_dir, group_processes(server.process.pid))
+        yield ServiceUnderTest(server, port, data_dir)
 
 
 def group_processes(supervisor_pid: int) -> Groups:

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from benchmarks.charts import Bar, render_bars
 from benchmarks.figures import Results
 from benchmarks.load import INSTALL_WRK, LoadResult, find_wrk
+from benchmarks.processes import Server, cpu_seconds
 from benchmarks.report import DOCUMENT, PICTURES, render_document
 from benchmarks.rounds import find_ratios
 from benchmarks.sections import render_charts
@@ -91,6 +93,13 @@ def test_a_load_with_one_wrong_answer_is_no_measurement() -> None:
 
     assert "invalid" not in right.to_row()
     assert wrong.to_row()["invalid"] == "1 wrong, 0 failed: 429 too many jobs"
+
+
+def test_the_cpu_time_of_children_that_ended_counts(tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
+    with Server("parent", [sys.executable, "-c", parent], {}, tmp_path, PIPE) as server:
+        server.wait_for(lambda: cpu_seconds(server.tree()[:1]) >= 0.5, seconds=60)
 
 
 def test_every_value_stands_in_the_picture_as_text() -> None:
