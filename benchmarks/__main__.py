@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from benchmarks.participants import Session
 from benchmarks.peer_servers import PEERS, Peer, install
 from benchmarks.processes import ServerError
 from benchmarks.report import write_document
+from benchmarks.versions import is_checkout
 from benchmarks.workspace import RESULTS
 
 Item = TypeVar("Item", Peer, Measurement)
@@ -57,6 +59,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peers", default=names, help=f"comma-separated, default {names}")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; default: made")
     parser.add_argument("--only", default="", help=f"comma-separated: {_CHOICES}")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help="another checkout, for the measurement versions",
+    )
     parser.add_argument("--quick", action="store_true", help="one second each: tries the harness")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
     options = parser.parse_args()
@@ -64,6 +72,11 @@ def _parse() -> argparse.Namespace:
     options.only = [_find(MEASUREMENTS, name, "--only", parser) for name in _split(options.only)]
     if options.images and not (options.images.is_dir() and find_images(options.images)):
         parser.error(f"--images {options.images}: there is no JPEG or PNG in that folder")
+    if options.against and not is_checkout(options.against):
+        parser.error(f"--against {options.against}: there is no checkout of the service")
+    for measurement in options.only:
+        if measurement.needs_baseline and not options.against:
+            parser.error(f"--only {measurement.name} needs --against PATH, another checkout")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     if find_wrk() is None:
@@ -84,7 +97,10 @@ def _find(known: Sequence[Item], name: str, option: str, parser: argparse.Argume
 
 def _run(options: argparse.Namespace, console: Console) -> None:
     plan = _QUICK if options.quick else Plan(options.rounds, options.seconds)
-    chosen = options.only or MEASUREMENTS
+    plan = replace(plan, baseline=options.against)
+    chosen = options.only or [
+        each for each in MEASUREMENTS if plan.baseline or not each.needs_baseline
+    ]
     peers: list[Peer] = []
     if any(measurement.compares_peers for measurement in chosen):
         peers = _install(options.peers, console)

@@ -1,15 +1,17 @@
 """Figures out of files of results: medians with ranges, ratios, and whether a bar is reached."""
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Row, find_results
-from benchmarks.rounds import find_ratios
+from benchmarks.results import Row, find_results, find_value
+from benchmarks.rounds import find_pairs, find_ratios
 
 NOT_MEASURED = "not measured"
+_TAIL = 0.025  # of each side of an interval
 
 
 class Results:
@@ -35,15 +37,17 @@ class Results:
         ]
 
     def values(self, name: str, field: str, **wanted: Any) -> list[float]:
-        """One field of those rows; ``a.b`` is the field ``b`` of the field ``a``."""
-        values: list[Any] = list(self.rows(name, **wanted))
-        for key in field.split("."):
-            values = [value[key] for value in values]
-        return values
+        """One field of those rows, as :func:`find_value` reads it."""
+        return [find_value(row, field) for row in self.rows(name, **wanted)]
 
     def ratios(self, name: str, ours: str, theirs: str, field: str = "rate") -> list[float]:
         """Ours by theirs, per round."""
         return find_ratios(self.rows(name), ours, theirs, field)
+
+    def differences(self, name: str, ours: str, theirs: str, field: str) -> list[float]:
+        """Ours less theirs, per round."""
+        pairs = find_pairs(self.rows(name), ours, theirs, field)
+        return [own - other for own, other in pairs]
 
     def invalid(self, name: str) -> list[Row]:
         """Rows that do not count."""
@@ -83,9 +87,28 @@ class Bar:
     def _verdict(self) -> str:
         if not self.values:
             return NOT_MEASURED
-        middle = statistics.median(self.values)
-        reached = middle <= self.limit if self.at_most else middle >= self.limit
-        return "reached" if reached else "**not reached**"
+        return judge(statistics.median(self.values), self.limit, self.at_most)
+
+
+def judge(measured: float, limit: float, at_most: bool) -> str:
+    """The verdict on a bar."""
+    reached = measured <= limit if at_most else measured >= limit
+    return "reached" if reached else "**not reached**"
+
+
+def find_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The interval that holds the true median with at least 95 %, ``None`` for too few values.
+
+    The sign test's: no assumption about how values are distributed, and no chance in the result.
+    Each value is below the true median as likely as above it, so the binomial distribution says
+    how many of the least and the most may be left out (of twelve values, two at each end). Fewer
+    than six values have no such interval.
+    """
+    count, tail, rank = len(values), 0.0, 0
+    while (tail := tail + math.comb(count, rank) / 2**count) <= _TAIL:
+        rank += 1
+    ordered = sorted(values)
+    return (ordered[rank - 1], ordered[-rank]) if rank else None
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

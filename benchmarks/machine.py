@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "versions": _versions(),
-        "commit": _commit(),
+        "commit": find_commit(ROOT),
     }
 
 
@@ -55,7 +55,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+def find_commit(checkout: Path) -> str:
+    """The commit of a checkout, marked when files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
     answer = subprocess.run(command, capture_output=True, text=True)
     return answer.stdout.strip() or "unknown"

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from benchmarks.comparisons import AUTO, against_bare_loops, out_of_the_box, same_engine
 from benchmarks.listeners import measure_listeners
+from benchmarks.machine import find_commit
 from benchmarks.models import BenchmarkModel, prepare_benchmark_model
 from benchmarks.participants import Participant, Session
 from benchmarks.peer_servers import PEERS, Peer
@@ -23,6 +24,7 @@ from benchmarks.single_service import (
     measure_start,
 )
 from benchmarks.trials import install_granian, trial_participants
+from benchmarks.versions import run_versions
 from benchmarks.webhooks import receiver_participants
 
 
@@ -33,6 +35,8 @@ class Plan:
     rounds: int
     seconds: float
     queued_jobs: int = QUEUED_JOBS
+    baseline: Path | None = None
+    """Another checkout of the service."""
 
 
 class Run(Protocol):
@@ -50,6 +54,7 @@ class Measurement:
     name: str
     run: Run
     compares_peers: bool = False
+    needs_baseline: bool = False
 
 
 def _compare(name: str, choose: Callable[[Sequence[Peer]], Sequence[Participant]]) -> Run:
@@ -159,6 +164,23 @@ def _run_profile(
     write_results(results, "profile", rows, seconds=plan.seconds)
 
 
+def _run_versions(
+    session: Session, plan: Plan, peers: Sequence[Peer], results: Path, report: Report
+) -> None:
+    assert plan.baseline is not None
+    model = prepare_benchmark_model(AUTO)
+    rows = run_versions(plan.baseline, model, plan.rounds, session, report)
+    write_results(
+        results,
+        "versions",
+        rows,
+        rounds=plan.rounds,
+        seconds=plan.seconds,
+        engine=model.engine,
+        baseline=find_commit(plan.baseline),
+    )
+
+
 MEASUREMENTS = (
     Measurement("same_engine", _compare("same_engine", same_engine), compares_peers=True),
     Measurement("out_of_the_box", _compare("out_of_the_box", out_of_the_box), compares_peers=True),
@@ -175,4 +197,5 @@ MEASUREMENTS = (
     Measurement("scale", _run_scale),
     Measurement("trials", _run_trials),
     Measurement("profile", _run_profile),
+    Measurement("versions", _run_versions, needs_baseline=True),
 )

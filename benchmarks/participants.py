@@ -61,9 +61,10 @@ class ServiceParticipant:
             result = load.run(session.seconds)
             spent = {group: after - before[group] for group, after in service.cpu_seconds().items()}
             others = bystanders.cores(sum(spent.values()) + result.load_cpu_seconds)
+            memory = service.api_memory_mb()
         groups = {group: seconds * 1000 / result.requests for group, seconds in spent.items()}
         row = {**result.to_row(), "cpu_ms": sum(groups.values()), "groups": groups}
-        return {**row, "others_cores": others}
+        return {**row, **memory, "others_cores": others}
 
 
 @dataclass(frozen=True)

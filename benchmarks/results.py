@@ -35,6 +35,14 @@ def find_results(folder: Path, name: str) -> dict[str, Any] | None:
     return document
 
 
+def find_value(row: Row, field: str) -> Any:
+    """A field of a row; ``a.b`` is the field ``b`` of the field ``a``."""
+    value: Any = row
+    for key in field.split("."):
+        value = value[key]
+    return value
+
+
 def _rounded(row: Row) -> Row:
     """Floats with six significant digits: more is noise."""
     return {name: _round(value) for name, value in row.items()}

@@ -1,11 +1,10 @@
 """Rounds: everybody in turn, again and again, so that what disturbs the machine disturbs all."""
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.participants import Participant, Session
 from benchmarks.processes import ServerError
-from benchmarks.results import Row
+from benchmarks.results import Row, find_value
 
 _CALM_CORES = 0.15
 """What the rest of a quiet machine takes at most: the kernel's own work for the measurement."""
@@ -57,17 +56,19 @@ def _measure_undisturbed(participant: Participant, session: Session) -> Row:
 
 def find_ratios(rows: Iterable[Row], ours: str, theirs: str, value: str = "rate") -> list[float]:
     """Ours by theirs, one for each round in which both are valid."""
+    return [own / other for own, other in find_pairs(rows, ours, theirs, value)]
+
+
+def find_pairs(
+    rows: Iterable[Row], ours: str, theirs: str, value: str
+) -> list[tuple[float, float]]:
+    """Ours and theirs, one pair for each round in which both are valid."""
     by_round: dict[int, dict[str, float]] = {}
     for row in rows:
-        if "invalid" not in row:
-            by_round.setdefault(row["round"], {})[row["participant"]] = row[value]
+        if "invalid" not in row and row["participant"] in (ours, theirs):
+            by_round.setdefault(row["round"], {})[row["participant"]] = find_value(row, value)
     return [
-        measured[ours] / measured[theirs]
+        (measured[ours], measured[theirs])
         for measured in by_round.values()
         if ours in measured and theirs in measured
     ]
-
-
-def summarise(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and most."""
-    return statistics.median(values), min(values), max(values)

@@ -7,6 +7,7 @@ from benchmarks import charts, service_sections
 from benchmarks.bars import render_bar_table, render_pace
 from benchmarks.comparisons import BARE_LOOP, OURS, PEERS_BARE_LOOP
 from benchmarks.figures import NOT_MEASURED, Results, spread, table
+from benchmarks.version_sections import render_versions
 
 _COMPARISONS = ("same_engine", "out_of_the_box", "overhead")
 _TITLES = {
@@ -41,6 +42,7 @@ def render_sections(results: Results) -> dict[str, str]:
         "trials": service_sections.render_trials(results),
         "engine_trials": service_sections.render_engine_trials(results),
         "profile": service_sections.render_profile(results),
+        "versions": render_versions(results),
         "engine": _engine(results),
         "speedups": _render_history(results, "speed"),
         "memory": _render_history(results, "memory"),
@@ -192,6 +194,7 @@ def _render_invalid(results: Results) -> str:
             "idle",
             "start",
             "trials",
+            "versions",
         )
         for row in results.invalid(name)
     ]

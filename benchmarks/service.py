@@ -39,6 +39,14 @@ class ServiceUnderTest:
         """CPU time so far by what the processes do."""
         return {name: cpu_seconds(processes) for name, processes in self.groups.items()}
 
+    def api_memory_mb(self) -> dict[str, float]:
+        """Memory of the API's processes: resident, and what no other process shares."""
+        used = [process.memory_full_info() for process in self.groups["API"]]
+        return {
+            "api_rss_mb": sum(info.rss for info in used) / 1e6,
+            "api_uss_mb": sum(info.uss for info in used) / 1e6,
+        }
+
 
 @contextmanager
 def run_service(folder: Path, **variables: str) -> Iterator[ServiceUnderTest]:

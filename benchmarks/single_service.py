@@ -11,6 +11,7 @@ from dataclasses import asdict
 from app.embedded.machine_memory import choose_redis_memory
 from app.embedded.redis_server import PrivateRedis
 from benchmarks.bare_loop import SINGLE, run_bare_loops
+from benchmarks.bystanders import Bystanders
 from benchmarks.load import run_load
 from benchmarks.models import BenchmarkModel
 from benchmarks.open_loop import run_constant_rate
@@ -82,13 +83,16 @@ def measure_start(session: Session, model: BenchmarkModel) -> Row:
         return {"seconds": time.monotonic() - started}
 
 
-def measure_acceptance(session: Session) -> Row:
-    """One API process and its Redis, no worker: uploads that are accepted each second."""
+def measure_acceptance(session: Session, **variables: str) -> Row:
+    """One API process and its Redis, no worker: uploads that are accepted each second.
+
+    ``variables`` go to the API beside those that the measurement itself sets.
+    """
     port, folder = find_port(), session.folder / f"accept-{time.monotonic_ns()}"
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
     redis = PrivateRedis(data_dir, "everysec", choose_redis_memory())
-    variables = {"QUEUE_MAX_JOBS": "100000000", "QUEUE_MAX_BYTES": str(1 << 50)}
+    variables |= {"QUEUE_MAX_JOBS": "100000000", "QUEUE_MAX_BYTES": str(1 << 50)}
     variables |= {"REDIS_URL": redis.url, "DATA_DIR": str(data_dir)}
     variables |= {"RESULT_CACHE_ENTRIES": "0", "LISTEN_PORT": str(port)}
     environment = clean_environment(**variables)
@@ -102,11 +106,14 @@ def measure_acceptance(session: Session) -> Row:
         api.wait_for(lambda: _is_accepted(port, image), START_SECONDS)
         files = _ACCEPT_FORM.write_requests(list(session.images), folder / "requests")
         run_load(port, files, WARM_UP_SECONDS, expected_status=202)
-        before = cpu_seconds(api.tree()), cpu_seconds(server.tree())
+        before, bystanders = (cpu_seconds(api.tree()), cpu_seconds(server.tree())), Bystanders()
         result = run_load(port, files, session.seconds, expected_status=202)
         after = cpu_seconds(api.tree()), cpu_seconds(server.tree())
+        spent = sum(after) - sum(before)
+        others = bystanders.cores(spent + result.load_cpu_seconds)
     shutil.rmtree(data_dir)  # a gigabyte each round
     row = {**result.to_row(), "upload_bytes": os.path.getsize(session.images[0])}
+    row["others_cores"] = others
     row["api_cpu_ms"], row["redis_cpu_ms"] = (
         (later - earlier) * 1000 / result.requests
         for earlier, later in zip(before, after, strict=True)
