@@ -103,13 +103,13 @@ def render_versions(results: Results) -> str:
 def _render_origin(document: dict[str, Any], results: Results) -> str:
     machine, baseline = document["machine"], document["baseline"]
     rounds, seconds = document["rounds"], f"{document['seconds']:g}"
-    others = spread(results.values(_NAME, "others_cores"))
+    others = spread(results.values(_NAME, "others_cores"), unit="cores")
     invalid = len({row["round"] for row in results.invalid(_NAME)})
     return (
         f"`{machine['commit']}` beside `{baseline}`, {document['taken']}: {rounds} rounds of "
-        f"{seconds} s, something invalid in {invalid} of them, engine `{document['engine']}`, "
-        f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}; others "
-        f"took {others}. Again:\n\n"
+        f"{seconds} s, {invalid} of them with an invalid measurement, "
+        f"engine `{document['engine']}`, {machine['cores']} cores of {machine['cpu']}, "
+        f"Linux {machine['kernel']}; others took {others}. Again:\n\n"
         f"```\ngit worktree add ../{baseline} {baseline}\n"
         f".venv/bin/python -m benchmarks --only versions --against ../{baseline} "
         f"--rounds {rounds} --seconds {seconds}\n```"
