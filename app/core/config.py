@@ -20,18 +20,21 @@ from pydantic_settings import (
 )
 
 from app.core.errors import ConfigurationError
-from app.core.http_settings import HttpSettings
+from app.core.http_settings import (
+    AllowedSettings,
+    CorsSettings,
+    HttpSettings,
+    ListenSettings,
+    TrustedSettings,
+)
 from app.core.redaction import redact_wrong
 from app.core.setting_groups import (
     DEFAULT_MODEL_PATH,
     AdminSettings,
-    AllowedSettings,
-    CorsSettings,
     DeadSettings,
     EngineName,
     IdempotencySettings,
     LimitSettings,
-    ListenSettings,
     LogSettings,
     ModelSettings,
     PayloadSettings,
@@ -39,7 +42,6 @@ from app.core.setting_groups import (
     RedisSettings,
     ResultSettings,
     RetrySettings,
-    TrustedSettings,
     WebhookSettings,
     WorkerSettings,
 )

@@ -1,6 +1,96 @@
-"""The settings of connections: bounds of what is read before anybody knows what is asked."""
+"""The settings of how the service is reached over HTTP, in groups like those beside."""
 
-from pydantic import BaseModel, Field
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from pydantic import BaseModel, Field, field_validator
+
+from app.core.setting_lists import read_networks, split_list
+
+# Scheme, host and port, as browsers send it: no path, not even a slash.
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+
+# A host's name, or all names below one: no scheme, no port. Names of containers have underscores.
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+
+# Whoever connects through a Unix socket, which has no address.
+_UNIX = "unix"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+class ListenSettings(BaseModel):
+    """Where `classifier api` and `classifier up` listen.
+
+    Not "api": Kubernetes sets API_PORT to a URL wherever a service is called "api".
+    """
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; loopback unless told otherwise."
+    )
+    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
+
+
+class AllowedSettings(BaseModel):
+    """By which names the service is reached."""
+
+    hosts: str = Field(
+        "",
+        description="Host names that requests may name, comma-separated: `images.example.org`, "
+        "`*.example.org` for all names below, `*` for every name. Addresses, `localhost`, "
+        "`LISTEN_HOST` and, while the service listens beyond loopback, the machine's own names "
+        "always may (`docs/proxies.md`).",
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, text: str) -> str:
+        for name in split_list(text):
+            if name != "*" and not _is_address(name) and not _HOST.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no host name: write images.example.org or *.example.org, without "
+                    "scheme, port and path"
+                )
+        return text
+
+    def list_hosts(self) -> list[str]:
+        """One by one, in lower case, without the dot that may end a name."""
+        return [name.lower().removesuffix(".") for name in split_list(self.hosts)]
+
+
+class TrustedSettings(BaseModel):
+    """Which senders are believed about requests that they pass on."""
+
+    proxies: str = Field(
+        "",
+        description="Addresses or networks of reverse proxies, comma-separated: "
+        "`10.0.0.5,192.168.1.0/24`; `unix` for those that connect through a Unix socket. They "
+        "alone may say with `Forwarded` or `X-Forwarded-…` whom they speak for. None by default.",
+    )
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        cls._read(text)
+        return text
+
+    @staticmethod
+    def _read(text: str) -> list[IPv4Network | IPv6Network]:
+        return read_networks(",".join(part for part in split_list(text) if part != _UNIX))
+
+    def list_proxies(self) -> list[IPv4Network | IPv6Network]:
+        """The networks, one by one."""
+        return self._read(self.proxies)
+
+    def trusts_unix_sockets(self) -> bool:
+        """Whether those are believed who connect through a Unix socket."""
+        return _UNIX in split_list(self.proxies)
 
 
 class HttpSettings(BaseModel):
@@ -86,3 +176,26 @@ class HttpSettings(BaseModel):
         "closed; where all are busy it is refused with 503. Default: 90 % of the process's limit "
         "of open files, which is raised as far as the system lets it.",
     )
+
+
+class CorsSettings(BaseModel):
+    """Web pages from elsewhere."""
+
+    origins: str = Field(
+        "",
+        description="Origins whose web pages may use the API from a browser, comma-separated, such "
+        "as `https://app.example.org`; `*` for all. Pages of the service itself always may; a "
+        "reverse proxy must pass the `Host` header on for that, or its own origin be named here.",
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in split_list(text):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("one of them is no origin: write https://host or http://host:port")
+        return text
+
+    def list_origins(self) -> list[str]:
+        """One by one."""
+        return split_list(self.origins)

@@ -6,7 +6,6 @@
 import os
 import re
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ByteSize, Field, SecretStr, field_validator
 from redis.connection import ConnectionPool, parse_url
 
 from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
+from app.core.setting_lists import read_networks, split_list
 
 DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 
@@ -29,37 +29,6 @@ DENIED_PORTS = (
     "6668,6669,6679,6697,7000,7001,8086,8500,8883,9042,9092,9200,9300,10080,10250,10255,"
     "11211,15672,26257,26379,27017,27018,61613,61616"
 )
-
-# Scheme, host and port, as browsers send it: no path, not even a slash.
-_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
-
-# A host's name, or all names below one: no scheme, no port. Names of containers have underscores.
-_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
-
-# Whoever connects through a Unix socket, which has no address.
-_UNIX = "unix"
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _read_networks(text: str) -> list[IPv4Network | IPv6Network]:
-    """Raises :class:`ValueError` that quotes nothing: who knows what was pasted there."""
-    try:
-        return [ip_network(network) for network in _split(text)]
-    except ValueError:
-        raise ValueError(
-            "must be addresses or networks without bits behind the mask: 10.0.0.5,192.168.1.0/24"
-        ) from None
 
 
 def _read_redis_url(url: str) -> dict[str, Any]:
@@ -225,29 +194,6 @@ class IdempotencySettings(BaseModel):
     )
 
 
-class CorsSettings(BaseModel):
-    """Web pages from elsewhere."""
-
-    origins: str = Field(
-        "",
-        description="Origins whose web pages may use the API from a browser, comma-separated, such "
-        "as `https://app.example.org`; `*` for all. Pages of the service itself always may; a "
-        "reverse proxy must pass the `Host` header on for that, or its own origin be named here.",
-    )
-
-    @field_validator("origins")
-    @classmethod
-    def _are_origins(cls, text: str) -> str:
-        for origin in _split(text):
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError("one of them is no origin: write https://host or http://host:port")
-        return text
-
-    def list_origins(self) -> list[str]:
-        """One by one."""
-        return _split(self.origins)
-
-
 class LogSettings(BaseModel):
     """What is logged."""
 
@@ -383,74 +329,6 @@ class PayloadSettings(BaseModel):
     )
 
 
-class ListenSettings(BaseModel):
-    """Where `classifier api` and `classifier up` listen.
-
-    Not "api": Kubernetes sets API_PORT to a URL wherever a service is called "api".
-    """
-
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; loopback unless told otherwise."
-    )
-    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
-
-
-class AllowedSettings(BaseModel):
-    """By which names the service is reached."""
-
-    hosts: str = Field(
-        "",
-        description="Host names that requests may name, comma-separated: `images.example.org`, "
-        "`*.example.org` for all names below, `*` for every name. Addresses, `localhost`, "
-        "`LISTEN_HOST` and, while the service listens beyond loopback, the machine's own names "
-        "always may (`docs/proxies.md`).",
-    )
-
-    @field_validator("hosts")
-    @classmethod
-    def _are_names(cls, text: str) -> str:
-        for name in _split(text):
-            if name != "*" and not _is_address(name) and not _HOST.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} is no host name: write images.example.org or *.example.org, without "
-                    "scheme, port and path"
-                )
-        return text
-
-    def list_hosts(self) -> list[str]:
-        """One by one, in lower case, without the dot that may end a name."""
-        return [name.lower().removesuffix(".") for name in _split(self.hosts)]
-
-
-class TrustedSettings(BaseModel):
-    """Which senders are believed about requests that they pass on."""
-
-    proxies: str = Field(
-        "",
-        description="Addresses or networks of reverse proxies, comma-separated: "
-        "`10.0.0.5,192.168.1.0/24`; `unix` for those that connect through a Unix socket. They "
-        "alone may say with `Forwarded` or `X-Forwarded-…` whom they speak for. None by default.",
-    )
-
-    @field_validator("proxies")
-    @classmethod
-    def _are_networks(cls, text: str) -> str:
-        cls._read(text)
-        return text
-
-    @staticmethod
-    def _read(text: str) -> list[IPv4Network | IPv6Network]:
-        return _read_networks(",".join(part for part in _split(text) if part != _UNIX))
-
-    def list_proxies(self) -> list[IPv4Network | IPv6Network]:
-        """The networks, one by one."""
-        return self._read(self.proxies)
-
-    def trusts_unix_sockets(self) -> bool:
-        """Whether those are believed who connect through a Unix socket."""
-        return _UNIX in _split(self.proxies)
-
-
 class WorkerSettings(BaseModel):
     """The worker and its processes."""
 
@@ -542,19 +420,19 @@ class WebhookSettings(BaseModel):
     @field_validator("allowed_networks")
     @classmethod
     def _networks(cls, text: str | None) -> str | None:
-        _read_networks(text or "")
+        read_networks(text or "")
         return text
 
     @field_validator("denied_ports")
     @classmethod
     def _are_ports(cls, text: str) -> str:
-        if not all(port.isdecimal() and 0 < int(port) < 65_536 for port in _split(text)):
+        if not all(port.isdecimal() and 0 < int(port) < 65_536 for port in split_list(text)):
             raise ValueError("must be numbers of ports: 5432,6379")
         return text
 
     def list_denied_ports(self) -> list[int]:
         """One by one."""
-        return [int(port) for port in _split(self.denied_ports)]
+        return [int(port) for port in split_list(self.denied_ports)]
 
     @field_validator("service_url")
     @classmethod
