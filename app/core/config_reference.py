@@ -135,7 +135,7 @@ def render_reference() -> str:
         "value ends the process with one line that names the variable and exit code 2. "
         "`classifier config` shows what holds on a machine and where each value came from.",
         "",
-        "This page is written by `make docs` from `app/core/setting_groups.py` and `config.py`.",
+        "This page is written by `make docs` from the settings in `app/core`.",
     ]
     for section, variables in _sections():
         lines += ["", f"## {section}", "", "| variable | default | allowed | meaning |"]
