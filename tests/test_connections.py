@@ -294,9 +294,12 @@ def test_head_and_expect_work_as_ever(url: str) -> None:
 # --- the other end --------------------------------------------------------------------------------
 
 
-def test_who_takes_nothing_of_the_answers_is_cut_off(settings: Settings) -> None:
+def test_who_takes_nothing_of_the_answers_is_cut_off(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever lies between: the system sees that nothing is taken."""
     asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
     with serve(settings, stall_seconds=1) as url, RawConnection(url) as deaf:
         deaf.send(asked * 100)
         wait_until(deaf.is_cut_off)
+    assert not [record for record in caplog.records if record.exc_info]

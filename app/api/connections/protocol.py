@@ -8,8 +8,9 @@ import asyncio
 from typing import Any, cast
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.api.connections.lingering_transport import LingeringTransport
@@ -49,6 +50,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._registry = cast(ConnectionRegistry, server_state)
         self._client: str | int | None = None
+        self._running: RequestResponseCycle | None = None
         # Bytes since a request ended or began, or its body last brought something; less those that
         # came in one piece with that.
         self._overhead = 0
@@ -80,6 +82,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._registry.go_on(self)
         if self._client is not None:
             self._registry.clients.leave(self._client)
+        if self._running is not None:
+            # uvicorn tells the newest request alone, which may still wait behind this one.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def expire(self) -> None:
@@ -204,7 +210,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # --- what is answered ---------------------------------------------------------------------
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
+        self._running = None
         self._registry.total_requests += 1
         if self.transport.is_closing():
             return
@@ -221,7 +232,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _is_answered(self) -> bool:
         """Whether no request waits for its answer."""
-        return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+        return self._running is None
 
     def _is_in_body(self) -> bool:
         """Whether what comes next belongs to the body of the newest request."""
