@@ -35,6 +35,10 @@ def read_refusal(connection: RawConnection) -> tuple[int, str]:
     """The problem in the last answer on the connection."""
     answer = connection.read_answer()
     assert answer.headers["connection"] == "close"
+    # What never became a request is answered as strictly as the rest.
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert connection.is_ended()
     return answer.problem()
 

@@ -266,7 +266,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _render(self, error: ServiceError) -> bytes:
-        return render_refusal(error, self._registry.default_headers)
+        registry = self._registry
+        return render_refusal(error, registry.default_headers, registry.answer_headers)
 
     def _linger(self) -> bool:
         """Before the connection is closed: whether the client may have something left to send."""

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from uvicorn.server import ServerState
 
+from app.api.answer_headers import AnswerHeaders
 from app.api.connections.clients import ClientCounter
 from app.core.config import Settings
 from app.core.errors import ServiceError
@@ -42,6 +43,7 @@ class ConnectionRegistry(ServerState):
     def __init__(self, settings: Settings, places: int | None) -> None:
         super().__init__()
         self.http = settings.http
+        self.answer_headers = AnswerHeaders(settings.cors)
         self.discard_bytes = 2 * settings.limits.file_size
         self.clients = ClientCounter(
             settings.http.connections_per_client, settings.trusted.list_proxies()
