@@ -37,7 +37,7 @@ def log(client: Client, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.Log
 def break_off(client: Client, path: str, content_type: str, body: bytes, headers: str) -> None:
     """Send a request whose body ends too early, and hang up."""
     address = (client.base_url.host, client.base_url.port or 80)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
     head += f"Content-Type: {content_type}\r\n{headers}\r\n"
     with socket.create_connection(address) as connection:
         connection.sendall(head.encode() + body)

@@ -95,7 +95,7 @@ def test_a_request_that_waits_is_not_resting(settings: Settings) -> None:
     with serve(settings, head_seconds=SOON, keep_alive_seconds=SOON) as url:
         with RawConnection(url) as uploading, RawConnection(url) as waiting:
             job_id = _submit(uploading)
-            asked = f"GET /status/{job_id} HTTP/1.1\r\nHost: x\r\nPrefer: wait=3\r\n\r\n"
+            asked = f"GET /status/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=3\r\n\r\n"
             waiting.send(asked.encode())
             assert uploading.is_ended()
             assert waiting.read_answer().status == 200
@@ -130,7 +130,7 @@ def test_a_head_may_have_100_fields(url: str) -> None:
         HEAD + b"X: " + b"a" * 33_000 + b"\r\n\r\n",
         HEAD + b"X" * 33_000 + b": a\r\n\r\n",
         HEAD + b"X-Some: %s\r\n" % (b"a" * 490) * 70 + b"\r\n",
-        b"GET /" + b"a" * 33_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"a" * 33_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\r\n" * 20_000,
     ],
     ids=["value", "name", "many", "address", "line breaks"],
@@ -278,7 +278,9 @@ def test_requests_may_be_sent_ahead(url: str) -> None:
 def test_but_not_by_the_thousand(url: str) -> None:
     with RawConnection(url) as connection:
         job_id = _submit(connection)
-        waiting = f"GET /status/{job_id} HTTP/1.1\r\nHost: x\r\nPrefer: wait=1\r\n\r\n".encode()
+        waiting = (
+            f"GET /status/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=1\r\n\r\n".encode()
+        )
         connection.send(waiting + b"GET / HTTP/1.1\r\n\r\n" * 5000)
         answers = [connection.read_answer() for _ in range(202)]
         assert answers[-1].problem() == (400, "bad-request")
@@ -287,7 +289,7 @@ def test_but_not_by_the_thousand(url: str) -> None:
 
 def test_head_and_expect_work_as_ever(url: str) -> None:
     with RawConnection(url) as connection:
-        answer = connection.send(b"HEAD /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = connection.send(b"HEAD /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = answer.socket.recv(10_000)
         assert head.startswith(b"HTTP/1.1 200 ") and head.endswith(b"\r\n\r\n")
         connection.send(form_head("/classify", len(FORM), "Expect: 100-continue"))
@@ -302,7 +304,7 @@ def test_who_takes_nothing_of_the_answers_is_cut_off(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever lies between: the system sees that nothing is taken."""
-    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity\r\n\r\n"
     with serve(settings, stall_seconds=1) as url, RawConnection(url) as deaf:
         deaf.send(asked * 100)
         wait_until(deaf.is_cut_off)

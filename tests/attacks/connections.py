@@ -18,7 +18,7 @@ from tests.raw_connection import FORM, RawConnection, form_head
 from tests.service import RunningService
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
-JSON = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+JSON = b"POST /webhooks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 LONGEST_SECONDS = 100  # in which a connection that is left unfinished must have ended
 POLL_SECONDS = 0.25
 
@@ -189,7 +189,9 @@ def _send_ahead(service: RunningService) -> str:
     """Behind a request that waits, as many more as fit into what is read at once."""
     with pending_job(service) as job_id, open_many(service, 20) as connections:
         before = measure_api_mb(service)
-        waiting = f"GET /status/{job_id} HTTP/1.1\r\nHost: x\r\nPrefer: wait=5\r\n\r\n".encode()
+        waiting = (
+            f"GET /status/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=5\r\n\r\n".encode()
+        )
         with Witness(service) as witness:
             for connection in connections:
                 connection.send(waiting + b"GET / HTTP/1.1\r\n\r\n" * 14_000)
@@ -213,7 +215,9 @@ def _stall_with_key(service: RunningService) -> str:
 
 
 def _read_nothing(service: RunningService) -> str:
-    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n" * 100
+    asked = (
+        b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity\r\n\r\n" * 100
+    )
     started = time.monotonic()
     with open_many(service, 5) as connections, Witness(service) as witness:
         for connection in connections:
