@@ -43,11 +43,6 @@ def make_traps() -> dict[str, bytes]:
     return {trap.name.lower(): trap.render() for trap in Trap}
 
 
-def make_wide_picture(side: int) -> bytes:
-    """A file of little size whose pixels take four bytes × ``side``² to decode."""
-    return encode(Image.new("RGB", (side, side), "navy"), "PNG")
-
-
 def ask_calmly(url: str, pictures: dict[str, bytes]) -> dict[str, Prediction]:
     """What the service says of each picture now."""
     expected = {}

@@ -3,14 +3,12 @@
 import time
 
 from tests.faults.drill import Drill, Pace, Scenario, Setup
-from tests.faults.pictures import make_wide_picture
 from tests.faults.skewed_clock import build_skewed_clock, find_clock_obstacle
 from tests.faults.small_disk import find_disk_obstacle
-from tests.faults.trapped_worker import MARGIN_VARIABLE
+from tests.faults.trapped_worker import MARGIN_VARIABLE, Trap
 
-_WIDE_SIDE = 7000  # pixels; four bytes each
-_MARGIN_BYTES = 128 << 20  # enough for the usual pictures, not for a wide one
-_WIDE_JOBS = 2
+_MARGIN_BYTES = 128 << 20  # enough for the usual pictures, not for a greedy engine
+_GREEDY_JOBS = 2
 
 
 def fill_redis(drill: Drill) -> None:
@@ -40,8 +38,8 @@ def fill_disk(drill: Drill) -> None:
 
 def exhaust_memory(drill: Drill) -> None:
     """What fits is classified, what does not is tried again and then given up."""
-    drill.doom("wide", make_wide_picture(_WIDE_SIDE), "retries_exhausted")
-    with drill.traffic(specials=["wide"] * _WIDE_JOBS):
+    drill.doom("greedy", Trap.GREEDY.render(), "retries_exhausted")
+    with drill.traffic(specials=["greedy"] * _GREEDY_JOBS):
         pass
 
 

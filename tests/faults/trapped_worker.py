@@ -24,6 +24,7 @@ from tests.image_files import encode
 # How much more than a child uses once its model is loaded it may ever use.
 MARGIN_VARIABLE = "FAULTS_MEMORY_MARGIN_BYTES"
 _SIDE = 64
+_MUCH_BYTES = 1 << 32
 
 
 class Trap(Enum):
@@ -35,6 +36,8 @@ class Trap(Enum):
     """Nothing but SIGKILL ends it."""
     SLEEPING = (255, 255, 0)
     """It takes for ever, but an exception can interrupt it."""
+    GREEDY = (0, 255, 0)
+    """It needs more memory than there is, where a margin is set."""
 
     def render(self) -> bytes:
         """The image that sets it off. PNG: the colour must survive."""
@@ -62,6 +65,8 @@ def _spring(trap: Trap) -> None:
         os._exit(1)
     if trap is Trap.HANGING:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    if trap is Trap.GREEDY:
+        bytearray(_MUCH_BYTES)
     while True:
         time.sleep(60)
 
