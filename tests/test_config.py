@@ -68,6 +68,17 @@ def test_every_variable_is_read_and_explained(
     assert chosen.variable.meaning.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("text", "memory_bytes"),
+    [("67108864", 1 << 26), ("512mb", 1 << 29), ("1GB", 1 << 30), ("1g", 10**9)],
+)
+def test_memory_is_read_as_redis_reads_it(
+    text: str, memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_MAX_MEMORY", text)
+    assert load_settings().redis.max_memory == memory_bytes
+
+
 def test_a_path_of_fields_makes_the_variable() -> None:
     assert variable_name("limits", "file_size") == "MAX_FILE_SIZE"
     assert variable_name("queue", "lease_seconds") == "QUEUE_LEASE_SECONDS"

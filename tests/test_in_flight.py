@@ -8,9 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 from httpx2 import Client
 
-from app.core.config import LimitSettings, QueueSettings, Settings
+from app.core.config import LimitSettings, PayloadSettings, QueueSettings, Settings
 from app.jobs.file_payloads import FilePayloads
 from app.jobs.payload_stores import payload_folder
 from app.jobs.payloads import PIECE_BYTES
@@ -99,6 +100,28 @@ def test_an_upload_that_outgrows_the_room_is_refused_and_leaves_nothing(
 def test_an_image_as_large_as_all_that_may_wait_is_accepted(client: Client) -> None:
     head = png_head(100, 100)
     assert submit(client, head + bytes(MOST_BYTES - len(head))).status_code == 202
+
+
+def test_uploads_in_redis_leave_its_memory_to_the_ends_of_jobs(settings: Settings) -> None:
+    """What arrives between two looks at the memory counts, too."""
+    stored = settings.model_copy(update={"payload": PayloadSettings(store="redis")})
+    with (
+        run_api(create_app(stored)) as url,
+        Client(base_url=url) as client,
+        redis.Redis.from_url(settings.redis.url) as direct,
+    ):
+        assert submit(client).status_code == 202
+        used = direct.info("memory")["used_memory"]
+        direct.config_set("maxmemory", int((used + 1_500_000) / 0.9))
+        try:
+            with begin_upload(client, "/classify", "file", png_head(100, 100)) as upload:
+                for _ in range(3):
+                    chunk = bytes(1_000_000)
+                    upload.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+                answer = upload.recv(4096)
+        finally:
+            direct.config_set("maxmemory", 0)
+    assert answer.startswith(b"HTTP/1.1 429 ") and b"results-full" in answer
 
 
 def test_many_slow_uploads_hold_little_in_memory(tmp_path: Path) -> None:

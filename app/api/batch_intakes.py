@@ -14,6 +14,9 @@ class BatchIntake(Protocol):
     async def admit(self, upload_bytes: int) -> InFlightUpload:
         """Raises :class:`QueueFullError` or :class:`StorageFullError` when there is no room."""
 
+    async def check_room(self) -> None:
+        """Look once more while it arrives. Raises as :meth:`admit`."""
+
     def create_upload(self, job_id: UUID) -> PayloadWriter:
         """Begin the upload of a job that is not accepted yet."""
 
@@ -30,6 +33,9 @@ class DiscardingIntake:
     async def admit(self, upload_bytes: int) -> InFlightUpload:
         """Jobs need no room: there will be none."""
         return self._begin_upload()
+
+    async def check_room(self) -> None:
+        """Nor do they later."""
 
     def create_upload(self, job_id: UUID) -> PayloadWriter:
         """Nothing is stored."""

@@ -34,7 +34,7 @@ from app.core.errors import (
 from app.jobs.batch import MOST_IMAGES, BatchImage
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import create_batch_fingerprint
-from app.jobs.in_flight import InFlightUpload
+from app.jobs.in_flight import create_unbounded
 from app.jobs.payloads import PIECE_BYTES
 
 ARCHIVE_FIELD = "archive"
@@ -73,6 +73,8 @@ class IncomingBatch:
         self._spool: Spool | None = None
         self._unread_parts = 0
         self._is_kept = False
+        # Until the ledger counts them, or they are erased.
+        self._in_flight = create_unbounded()
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,6 +91,7 @@ class IncomingBatch:
             for image in self._images:
                 with contextlib.suppress(ServiceError):
                     await image.abort()
+        self._in_flight.release()
 
     def keep(self) -> None:
         """The batch is accepted, or may be: its uploads are the ledger's."""
@@ -102,11 +105,11 @@ class IncomingBatch:
         length = read_length(request)
         self._check_size(length)
         try:
-            with await self._intake.admit(max(length - _OVERHEAD_BYTES, 0)) as in_flight:
-                async with asyncio.timeout(_LONGEST_SECONDS):
-                    await self._receive_parts(request, in_flight)
-                    if self._spool is not None:
-                        await self._unpack(self._spool, in_flight)
+            self._in_flight = await self._intake.admit(max(length - _OVERHEAD_BYTES, 0))
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                await self._receive_parts(request)
+                if self._spool is not None:
+                    await self._unpack(self._spool)
         except TimeoutError:
             raise SlowUploadError() from None
         except (MultipartError, ClientDisconnect) as error:
@@ -138,7 +141,7 @@ class IncomingBatch:
                 "batches."
             )
 
-    async def _receive_parts(self, request: Request, in_flight: InFlightUpload) -> None:
+    async def _receive_parts(self, request: Request) -> None:
         parser = PushMultipartParser(read_boundary(request))
         body_bytes = looked_at = image_bytes = parts = 0
         sink: Sink = Nowhere()
@@ -147,7 +150,7 @@ class IncomingBatch:
             self._check_size(body_bytes)
             if body_bytes - looked_at > _LOOK_BYTES:
                 # Others fill disk and queue as well, and a body may not announce its length.
-                await self._intake.admit(0)
+                await self._intake.check_room()
                 looked_at = body_bytes
             for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
@@ -161,7 +164,7 @@ class IncomingBatch:
                     if sink.holds_images:
                         image_bytes += len(event)
                         # Others may make it wait; what never fits is refused by what it is.
-                        in_flight.reach(min(image_bytes, self._settings.queue.max_bytes))
+                        self._in_flight.reach(min(image_bytes, self._settings.queue.max_bytes))
                     await sink.write(event)
             if body_bytes - image_bytes > _OVERHEAD_BYTES:
                 raise UnreadPartsError() if image_bytes else MissingImagesError()
@@ -191,7 +194,7 @@ class IncomingBatch:
         if len(self._images) == most:
             raise TooManyImagesError(f"A batch may have {most:,} images at most.")
         # Much may have come from others since the batch began.
-        await self._intake.admit(0)
+        await self._intake.check_room()
         job_id = uuid4()
         image = IncomingImage(
             job_id,
@@ -203,7 +206,7 @@ class IncomingBatch:
         self._images.append(image)
         return image
 
-    async def _unpack(self, spool: Spool, in_flight: InFlightUpload) -> None:
+    async def _unpack(self, spool: Spool) -> None:
         queue = self._settings.queue
         opened = open_archive(
             spool.file, spool.size_bytes, min(MOST_IMAGES, queue.max_jobs), queue.max_bytes
@@ -216,7 +219,7 @@ class IncomingBatch:
             for entry in archive.entries:
                 unpacked_bytes += entry.file_size
                 # The archive itself is counted already, and goes before its images are worked on.
-                in_flight.reach(unpacked_bytes)
+                self._in_flight.reach(unpacked_bytes)
                 await self._unpack_entry(archive, entry)
 
     async def _unpack_entry(self, archive: Archive, entry: ZipInfo) -> None:

@@ -69,22 +69,23 @@ async def _accept(
         service, get_settings(request), ANONYMOUS, options.to_json(), cache_use.shares
     ) as incoming:
         images = await incoming.receive(request)
-        try:
-            await service.batches.submit(
-                str(batch_id),
-                ANONYMOUS,
-                images,
-                options,
-                cache_use.is_fresh,
-                key_name,
-                incoming.fingerprint() if key_name else "",
-            )
-        except (QueueFullError, StorageFullError, IdempotencyKeyInUseError):
-            raise
-        except BaseException:
-            # It may be accepted all the same; if not, the sweeper erases the uploads.
-            incoming.keep()
-            raise
+        async with service.batches.take_turn(len(images)):
+            try:
+                await service.batches.submit(
+                    str(batch_id),
+                    ANONYMOUS,
+                    images,
+                    options,
+                    cache_use.is_fresh,
+                    key_name,
+                    incoming.fingerprint() if key_name else "",
+                )
+            except (QueueFullError, StorageFullError, IdempotencyKeyInUseError):
+                raise
+            except BaseException:
+                # It may be accepted all the same; if not, the sweeper erases the uploads.
+                incoming.keep()
+                raise
         incoming.keep()
     return create_answer(describe_accepted(batch_id, images), 202, _follow(request, batch_id))
 

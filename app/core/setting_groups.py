@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ByteSize, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from redis.connection import ConnectionPool, parse_url
 
 from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
@@ -29,6 +29,18 @@ DENIED_PORTS = (
     "6668,6669,6679,6697,7000,7001,8086,8500,8883,9042,9092,9200,9300,10080,10250,10255,"
     "11211,15672,26257,26379,27017,27018,61613,61616"
 )
+
+
+# As in redis.conf: 1mb are 1024 × 1024 bytes, 1m a million.
+_MEMORY = re.compile(r"(\d+)(kb?|mb?|gb?)", re.IGNORECASE)
+_MEMORY_UNITS = {
+    "k": 10**3,
+    "kb": 1 << 10,
+    "m": 10**6,
+    "mb": 1 << 20,
+    "g": 10**9,
+    "gb": 1 << 30,
+}
 
 
 def _read_redis_url(url: str) -> dict[str, Any]:
@@ -59,15 +71,22 @@ class RedisSettings(BaseModel):
     timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest wait for a connection or an answer."
     )
-    max_memory: ByteSize | None = Field(
+    max_memory: int | None = Field(
         None,
         ge=1 << 25,
         le=1 << 50,
-        description="Memory that Redis's data may take, in bytes or as `512MiB`. A tenth of it is "
-        "for the ends of accepted jobs alone; before that new ones are refused with 429. The Redis "
-        "of `classifier up` gets it as its `maxmemory`, by default a quarter of the memory of the "
-        "machine or its cgroup; of another Redis the lower of this and its own `maxmemory` counts.",
+        description="Memory that Redis's data may take, in bytes or as Redis writes it: `512mb`. A "
+        "tenth of it is for the ends of accepted jobs alone; before that new ones are refused with "
+        "429. The Redis of `classifier up` gets it as its `maxmemory`, by default a quarter of the "
+        "memory of the machine or its cgroup; of another Redis the lower of this and its own "
+        "`maxmemory` counts.",
     )
+
+    @field_validator("max_memory", mode="before")
+    @classmethod
+    def _as_redis_reads_it(cls, value: object) -> object:
+        match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+        return int(match[1]) * _MEMORY_UNITS[match[2].lower()] if match else value
 
     @field_validator("url")
     @classmethod

@@ -31,6 +31,8 @@ _FRESH_SECONDS = 0.5
 
 _LONGEST_RETRY_SECONDS = 3600
 
+_MEMORY_FULL = "no room in Redis's memory"
+
 
 class AdmissionGate:
     """One per API process."""
@@ -51,6 +53,8 @@ class AdmissionGate:
         self._relief_at: float | None = None
         self._disk_full = False
         self._in_flight_bytes = 0
+        # Since the last look at Redis's memory, which holds what arrived before.
+        self._arrived_bytes = 0
         self._refused = 0
 
     async def check(self, upload_bytes: int) -> None:
@@ -63,7 +67,7 @@ class AdmissionGate:
         if self._disk_full:
             raise self._refuse(StorageFullError(), "no room on the disk")
         if self._backlog.memory_full:
-            raise self._refuse(self._create_results_error(), "no room in Redis's memory")
+            raise self._refuse(self._create_results_error(), _MEMORY_FULL)
         if self._is_fresh(self._crowded):
             raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
         full = self._backlog.jobs >= self._queue.max_jobs
@@ -78,15 +82,21 @@ class AdmissionGate:
         await self._look()
         if self._backlog.free_bytes < images * RECORD_BYTES:
             await self._look_for_relief()
-            raise self._refuse(self._create_results_error(), "no room in Redis's memory")
+            raise self._refuse(self._create_results_error(), _MEMORY_FULL)
 
     def hold(self, more_bytes: int) -> None:
         """Count bytes of uploads that arrive and belong to no job yet; fewer, if negative.
 
-        Raises :class:`QueueFullError` when with what waits they would be too many.
+        Raises :class:`QueueFullError` when with what waits they would be too many, and
+        :class:`ResultsFullError` when Redis, as their store, has no memory for them.
         """
-        if more_bytes > 0 and not self._has_room_for(more_bytes):
-            raise self._refuse(self._create_queue_error(), "too many bytes wait or arrive")
+        if more_bytes > 0:
+            if not self._has_room_for(more_bytes):
+                raise self._refuse(self._create_queue_error(), "too many bytes wait or arrive")
+            if self._payloads.is_in_redis:
+                self._arrived_bytes += more_bytes
+                if self._arrived_bytes > self._backlog.free_bytes:
+                    raise self._refuse(self._create_results_error(), _MEMORY_FULL)
         self._in_flight_bytes += more_bytes
 
     def _has_room_for(self, upload_bytes: int) -> bool:
@@ -100,6 +110,7 @@ class AdmissionGate:
         self._backlog = backlog
         self._disk_full = not self._payloads.has_room()
         self._seen = self._clock()
+        self._arrived_bytes = 0
 
     async def _look_for_relief(self) -> None:
         seconds = await self._intake.read_relief()
@@ -109,7 +120,7 @@ class AdmissionGate:
         """The error for an upload after which Redis's memory had no room for its job."""
         with contextlib.suppress(ServiceError):
             await self._look_for_relief()
-        return self._refuse(self._create_results_error(), "no room in Redis's memory")
+        return self._refuse(self._create_results_error(), _MEMORY_FULL)
 
     def learn(self, backlog: Backlog) -> None:
         """What a submitted job told of the queue."""
@@ -137,18 +148,20 @@ class AdmissionGate:
     def _is_fresh(self, moment: float) -> bool:
         return self._clock() - moment <= _FRESH_SECONDS
 
-    def _create_queue_error(self) -> QueueFullError:
-        """With the time that what waits will take."""
+    def _estimate_drain(self) -> int | None:
+        """How many seconds what waits will take, ``None`` while nothing was measured."""
         backlog = self._backlog
-        seconds = None
-        if backlog.drain_rate:
-            seconds = min(math.ceil(backlog.jobs / backlog.drain_rate), _LONGEST_RETRY_SECONDS)
-        return QueueFullError(seconds)
+        if not backlog.drain_rate:
+            return None
+        return min(math.ceil(backlog.jobs / backlog.drain_rate), _LONGEST_RETRY_SECONDS)
+
+    def _create_queue_error(self) -> QueueFullError:
+        return QueueFullError(self._estimate_drain())
 
     def _create_results_error(self) -> ResultsFullError:
-        """With the time until a record expires."""
+        """With the time until a record expires or, before any does, until what waits has ended."""
         if self._relief_at is None:
-            return ResultsFullError()
+            return ResultsFullError(self._estimate_drain())
         seconds = math.ceil(self._relief_at - self._clock())
         return ResultsFullError(min(max(seconds, 1), _LONGEST_RETRY_SECONDS))
 

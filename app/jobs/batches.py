@@ -1,7 +1,8 @@
 """Batches: accepted as a whole, followed, read while they run, cancelled, erased."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
@@ -14,6 +15,7 @@ from app.core.errors import (
     BatchEndedError,
     BatchErasedError,
     BatchNotFoundError,
+    ResultsFullError,
 )
 from app.jobs.admission import AdmissionGate
 from app.jobs.answer_options import AnswerOptions
@@ -46,11 +48,21 @@ class Batches:
         self._guard = guard
         self._gate = gate
         self.live = live
-        # A large one takes Redis a tenth of a second: whoever has more to ask comes in between.
         self._turn = asyncio.Lock()
         self._submit = client.register_script(render_script("batch", rules))
         self._cancel = client.register_script(render_script("cancel_batch", rules))
         self._erase = client.register_script(render_script("erase_batch", rules))
+
+    @asynccontextmanager
+    async def take_turn(self, images: int) -> AsyncIterator[None]:
+        """Wait until a batch may be submitted: one at a time, and as long as there is memory.
+
+        A large one takes Redis a tenth of a second: whoever has more to ask comes in between.
+        Raises :class:`ResultsFullError`.
+        """
+        async with self._turn:
+            await self._gate.check_batch(images)
+            yield
 
     async def submit(
         self,
@@ -75,11 +87,12 @@ class Batches:
         for image in images:
             words += (image.job_id, image.upload_bytes, image.content)
             words += (image.file_name, image.custom_id, image.error)
-        async with self._turn:
-            await self._gate.check_batch(len(images))
+        try:
             waiting, upload_bytes, rate, relief, reception, *ended = await self._run(
                 self._submit, words
             )
+        except ResultsFullError:
+            raise await self._gate.refuse_memory() from None
         self._gate.learn(read_reply(waiting, upload_bytes, rate, relief))
         self._gate.judge(Reception(reception))
         await self._erase_uploads(ended)

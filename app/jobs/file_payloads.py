@@ -35,6 +35,8 @@ class FilePayloads:
     is on the disk before :meth:`PayloadWriter.commit` returns, instead of within a second.
     """
 
+    is_in_redis = False
+
     def __init__(self, folder: Path, reserve_bytes: int = 0, sync_first: bool = False) -> None:
         self._folder = folder
         self._prefix = f"{folder}/"

@@ -25,6 +25,10 @@ class InFlightUpload:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """They count no longer: a job has them, or nobody."""
         self._hold(-self._bytes)
         self._bytes = 0
 

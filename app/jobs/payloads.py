@@ -53,6 +53,9 @@ class PayloadIntake(Protocol):
     def create_writer(self, job_id: str) -> PayloadWriter:
         """Begin an upload."""
 
+    is_in_redis: bool
+    """Whether payloads take Redis's memory."""
+
     def has_room(self) -> bool:
         """Whether the store has room for more, as far as it knows without asking around."""
 

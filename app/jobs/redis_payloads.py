@@ -27,6 +27,8 @@ _UNACCEPTED_SECONDS = 3600
 class RedisPayloadIntake:
     """The API's half."""
 
+    is_in_redis = True
+
     def __init__(self, client: "redis.asyncio.Redis", guard: RedisGuard) -> None:
         self._redis = client
         self._guard = guard

@@ -115,9 +115,13 @@ class JobService:
 
         Raises :class:`QueueFullError` or :class:`StorageFullError`.
         """
+        await self.check_room(upload_bytes)
+        return self.begin_upload()
+
+    async def check_room(self, upload_bytes: int = 0) -> None:
+        """Look once more while an upload arrives. Raises as :meth:`admit`."""
         self._guard.check()
         await self._gate.check(upload_bytes)
-        return self.begin_upload()
 
     def begin_upload(self) -> InFlightUpload:
         """What counts the bytes of a request's uploads until they are submitted, or thrown away."""

@@ -17,6 +17,7 @@ from tests.ledger.ledger_under_test import (
     LedgerUnderTest,
     completed,
     make_images,
+    memory_limit_reached,
     retry,
     unprocessable,
 )
@@ -187,7 +188,7 @@ def test_the_latest_are_kept(server_url: str, limit: dict[str, int]) -> None:
 @pytest.mark.parametrize("death", ["unprocessable", "released", "swept"])
 def test_the_upload_of_one_that_is_not_kept_can_go(server_url: str, death: str) -> None:
     under_test = LedgerUnderTest(server_url, max_letters=1, max_attempts=1)
-    oldest = submit_dead_at(under_test, 1)
+    oldest = submit_dead_at(under_test, under_test.now_ms() - 1000)
     job_id = under_test.submit()
     (claim,) = under_test.claim()
     if death == "unprocessable":
@@ -224,3 +225,14 @@ def test_one_that_is_let_go_stays_readable_while_its_batch_runs(server_url: str)
     assert under_test.redis.ttl(keys.job(first.job_id)) == -1
     under_test.ledger.finish([completed(second)])
     assert 0 < under_test.redis.ttl(keys.job(first.job_id)) <= RESULT_SECONDS
+
+
+def test_dead_letters_in_redis_leave_its_memory_to_others(server_url: str) -> None:
+    """An eighth is theirs; the latest is kept in any case."""
+    under_test = LedgerUnderTest(server_url, store="redis")
+    submit_dead_at(under_test, 1)
+    latest = under_test.submit()
+    claims = under_test.claim()
+    with memory_limit_reached(under_test.redis):
+        under_test.ledger.finish([unprocessable(claim) for claim in claims])
+    assert under_test.members(keys.DEAD) == [latest]

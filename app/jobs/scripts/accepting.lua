@@ -5,8 +5,8 @@ local REFUSED, ACCEPTED, ANSWERED, JOINED, TAKEN, CROWDED = 0, 1, 2, 3, 4, 5
 local jobs, bytes = count_waiting(), tonumber(redis.call('GET', BACKLOG_BYTES) or 0)
 local accepted, counts = 0, {}
 
--- How many records each owner keeps, and how many of them came with this script.
-local kept, came = {}, {}
+-- How many records each owner keeps, how many of them came with this script, and who may keep no more.
+local kept, came, is_crowded = {}, {}, {}
 
 -- Of those at the limit, so many are looked at whether they have expired.
 local MOST_SWEPT = 100
@@ -15,9 +15,10 @@ local MOST_SWEPT = 100
 -- were answered or refused at once.
 local function may_keep(owner, count)
   kept[owner] = kept[owner] or redis.call('ZCARD', JOBS .. owner)
-  if kept[owner] + count > MAX_RECORDS then
+  if kept[owner] + count > MAX_RECORDS and not is_crowded[owner] then
     sweep_list(owner, MOST_SWEPT)
     kept[owner] = redis.call('ZCARD', JOBS .. owner)
+    is_crowded[owner] = kept[owner] + count > MAX_RECORDS
   end
   return kept[owner] + count <= MAX_RECORDS
 end

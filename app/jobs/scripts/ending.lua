@@ -53,13 +53,28 @@ local function let_go_of_dead_letter(id)
   freed[#freed + 1] = id
 end
 
--- The latest dead letters are kept, as many as their number and their uploads' bytes allow.
+-- Where uploads lie in Redis, those of dead letters take this part of its memory at most.
+local SHARE_OF_LETTERS = 8
+
+local function find_letter_bytes()
+  local limit = PAYLOADS_IN_REDIS
+    and tonumber(string.match(redis.call('INFO', 'memory'), 'maxmemory:(%d+)')) or 0
+  return limit > 0 and math.min(MAX_LETTER_BYTES, limit / SHARE_OF_LETTERS) or MAX_LETTER_BYTES
+end
+
+-- Each takes a few commands; what is left is let go after the next death.
+local MOST_LET_GO = 1000
+
+-- The latest dead letters are kept, as many as their number and their uploads' bytes allow, and the last
+-- one in any case.
 local function bound_dead_letters()
-  local bytes = 0
-  for place, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, -1)) do
+  local bytes, most_bytes, let_go = 0, find_letter_bytes(), 0
+  for place, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, MAX_LETTERS + MOST_LET_GO - 1)) do
     bytes = bytes + (redis.call('HGET', JOB .. id, 'size') or 0)
-    if place > MAX_LETTERS or bytes > MAX_LETTER_BYTES then
+    local is_excess = place > MAX_LETTERS or (place > 1 and bytes > most_bytes)
+    if is_excess and let_go < MOST_LET_GO then
       let_go_of_dead_letter(id)
+      let_go = let_go + 1
     end
   end
 end
@@ -74,7 +89,7 @@ local function bury(id, record, reason, body)
     redis.call('PEXPIRE', PAYLOAD .. id, DEAD_LETTER_TTL)
   end
   share_end(id, record, false, reason == 'worker_lost' or reason == 'timed_out')
-  bound_dead_letters()
+  at_conclusion = bound_dead_letters
 end
 
 -- The end that a job's owner asked for.

@@ -190,8 +190,14 @@ local function write_batches()
   batches = {}
 end
 
+-- What a script has to do once, however many jobs made it necessary.
+local at_conclusion
+
 -- Every script that lets jobs come, go or wait ends with this.
 local function conclude()
+  if at_conclusion then
+    at_conclusion()
+  end
   write_backlog()
   write_batches()
   ring_doorbells()

@@ -18,7 +18,7 @@ for i = 2, #ARGV, 11 do
     verdict = TAKEN
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES and not may_keep(ARGV[i + 1], 1) then
     verdict = CROWDED
-    reply[4] = find_relief(ARGV[i + 1]) or RESULT_TTL
+    reply[4] = reply[4] ~= '' and reply[4] or find_relief(ARGV[i + 1]) or RESULT_TTL
   elseif jobs < MAX_JOBS and bytes + size <= MAX_BYTES then
     local record = {
       owner = ARGV[i + 1], attempts = '0', progress = '0', size = size,

@@ -12,8 +12,8 @@ if tonumber(ARGV[2]) > 0 then
     ended[#ended + 1] = id
   end
 end
+conclude()
 for _, id in ipairs(freed) do
   ended[#ended + 1] = id
 end
-conclude()
 return {ended, given}
