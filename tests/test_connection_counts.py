@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.api.connections.clients import ClientCounter, find_client
-from app.api.connections.registry import count_places
+from app.api.connections.registry import ConnectionRegistry, count_places
 from app.core.config import Settings
 from app.core.http_settings import HttpSettings
 from app.core.open_files import raise_file_limit
@@ -69,6 +69,37 @@ def test_a_client_may_have_as_many_as_allowed_at_a_time() -> None:
 
 def test_nobody_is_counted_where_any_number_is_allowed() -> None:
     assert ClientCounter(0, []).find("10.0.1.5") is None
+
+
+class Resting:
+    """A connection between two requests."""
+
+    has_its_place = True
+
+    def expire(self) -> None:
+        self.has_its_place = False
+
+    make_room = expire
+
+
+def test_a_client_beyond_its_limit_takes_nobodys_place(settings: Settings) -> None:
+    http = HttpSettings(connections_per_client=1)
+    registry = ConnectionRegistry(settings.model_copy(update={"http": http}), places=0)
+    first, second = Resting(), Resting()
+    for resting in (first, second):
+        registry.wait(resting, 60.0)
+    registry.connections.add(object())  # type: ignore[arg-type]
+    assert registry.admit("a") and not first.has_its_place
+    assert not registry.admit("a") and second.has_its_place
+
+
+def test_a_connection_without_a_place_does_not_count(settings: Settings) -> None:
+    http = HttpSettings(connections_per_client=1)
+    registry = ConnectionRegistry(settings.model_copy(update={"http": http}), places=0)
+    registry.connections.add(object())  # type: ignore[arg-type]
+    assert not registry.admit("a")
+    registry.connections.clear()
+    assert registry.admit("a")
 
 
 # --- in all ---------------------------------------------------------------------------------------

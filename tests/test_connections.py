@@ -297,6 +297,32 @@ def test_head_and_expect_work_as_ever(url: str) -> None:
         assert connection.send(FORM).read_answer().status == 202
 
 
+def test_a_body_that_breaks_ends_the_answer_that_has_begun(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RawConnection(url) as other, RawConnection(url) as broken, RawConnection(url) as whole:
+        job_id = _submit(other)
+        asked = f"GET /status/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        broken.send(asked.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+        whole.send(asked.encode() + b"\r\n")
+        for watching in (broken, whole):
+            assert watching.socket.recv(12) == b"HTTP/1.1 200"
+        broken.send(b"no chunk\r\n")
+        _read_to_end(broken)
+        # There is more to be said now.
+        other.send(f"POST /jobs/{job_id}/cancel HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert other.read_answer().status < 300
+        assert b'"cancelled"' in _read_to_end(whole)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def _read_to_end(connection: RawConnection) -> bytes:
+    read = b""
+    while piece := connection.socket.recv(65_536):
+        read += piece
+    return read
+
+
 # --- the other end --------------------------------------------------------------------------------
 
 

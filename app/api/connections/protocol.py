@@ -72,7 +72,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(self._lingering)
         registry = self._registry
         client = registry.clients.find(self.client[0] if self.client else "")
-        if not registry.has_room() or (client is not None and not registry.clients.enter(client)):
+        if not registry.admit(client):
             self._refuse(TooManyConnectionsError())
             return
         self._client = client
@@ -251,12 +251,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self.pipeline:
                 self.pipeline.popleft()
                 return
-            if cycle.response_started:
-                self.transport.close()
-                return
             # To the application the client is gone.
             cycle.disconnected = True
             cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
         elif not self._is_answered():
             return
         self._end(error)

@@ -68,7 +68,18 @@ class ConnectionRegistry(ServerState):
             del self._waiting[connection]
             connection.expire()
 
-    def has_room(self) -> bool:
+    def admit(self, client: str | int | None) -> bool:
+        """Count one more connection, of a client if it has one, unless there is no place for it."""
+        # A client beyond its own limit may not cost another its place.
+        if client is not None and not self.clients.enter(client):
+            return False
+        if self._has_room():
+            return True
+        if client is not None:
+            self.clients.leave(client)
+        return False
+
+    def _has_room(self) -> bool:
         """Whether one more connection has a place: if need be, that of who waited longest."""
         if self._places is None or len(self.connections) <= self._places:
             return True
