@@ -166,3 +166,14 @@ def test_the_example_file_changes_nothing_as_it_is_and_is_valid_without_its_mark
     lines = [line.removeprefix("#") if line.startswith(names) else line for line in lines]
     (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
     assert load_settings().model_dump() == plain.model_dump()
+
+
+def test_an_image_may_not_be_decoded_for_longer_than_a_batch_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORKER_SOFT_LIMIT_SECONDS", "60")
+    monkeypatch.setenv("WORKER_DECODE_SECONDS", "40")
+    assert load_settings().worker.longest_decode_seconds == 40
+    monkeypatch.setenv("WORKER_DECODE_SECONDS", "41")
+    with pytest.raises(ConfigurationError, match="two thirds of WORKER_SOFT_LIMIT_SECONDS"):
+        load_settings()

@@ -84,6 +84,16 @@ def test_a_large_image_is_decoded_without_a_second_copy() -> None:
     assert decode_guarded(LARGE, Budget(memory_bytes=450_000_000)).shape == (224, 224, 3)
 
 
+@pytest.mark.parametrize(
+    ("cpu_seconds", "longest_seconds", "wall_seconds"),
+    [(3, 80.0, 30.0), (3, 20.0, 20.0), (5, 80.0, 50.0), (60, 80.0, 80.0)],
+)
+def test_real_time_ends_before_the_soft_limit_strikes(
+    cpu_seconds: int, longest_seconds: float, wall_seconds: float
+) -> None:
+    assert Budget.create(cpu_seconds, LIMITS, longest_seconds).wall_seconds == wall_seconds
+
+
 def test_a_decoder_that_stalls_may_be_tried_again() -> None:
     seconds = iter((0.0, 29.0, 31.0))
     decoder = GuardedDecoder(SLOW, FRAMING, LIMITS, Budget(), lambda: next(seconds))

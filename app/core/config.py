@@ -43,8 +43,8 @@ from app.core.setting_groups import (
     ResultSettings,
     RetrySettings,
     WebhookSettings,
-    WorkerSettings,
 )
+from app.core.worker_settings import DEFAULT_DECODE_SECONDS, WorkerSettings
 
 __all__ = [
     "AdminSettings",
@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.worker.soft_limit_seconds >= self.worker.time_limit_seconds:
             raise ValueError("WORKER_SOFT_LIMIT_SECONDS must be below WORKER_TIME_LIMIT_SECONDS")
+        # A soft limit that leaves no time for the default is a choice of its own.
+        longest_seconds = max(self.worker.longest_decode_seconds, DEFAULT_DECODE_SECONDS)
+        if self.worker.decode_seconds > longest_seconds:
+            raise ValueError(
+                "WORKER_DECODE_SECONDS must be at most two thirds of WORKER_SOFT_LIMIT_SECONDS"
+            )
         if self.queue.max_bytes < self.limits.file_size:
             raise ValueError("QUEUE_MAX_BYTES must be at least MAX_FILE_SIZE")
         return self

@@ -44,8 +44,8 @@ _SHARE_OF_LIMIT = 0.1
 _LISTEN_SECONDS = 0.05
 
 # A process goes on from one image that is decoded under guard to the next for this share of its
-# soft time limit, and waits for the last one for thirty seconds at most.
-_GUARDED_SHARE_OF_LIMIT = 0.5
+# soft time limit. The last one may take two thirds of it more.
+_GUARDED_SHARE_OF_LIMIT = 0.25
 
 _LONGEST_DELAY_MS = 300_000
 

@@ -52,7 +52,11 @@ class GuardedJobs:
         self._payloads = payloads
         self._manifest = manifest
         self._limits = settings.limits
-        self._budget = Budget.create(settings.worker.decode_seconds, settings.limits)
+        self._budget = Budget.create(
+            settings.worker.decode_seconds,
+            settings.limits,
+            settings.worker.longest_decode_seconds,
+        )
         # With the time by which each has to be begun, if any.
         self._waiting: deque[tuple[Claim, float | None]] = deque()
         self._current: tuple[Claim, GuardedDecoder] | None = None

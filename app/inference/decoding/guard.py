@@ -7,6 +7,7 @@ costs its worker process, and comes back here.
 """
 
 import json
+import math
 import os
 import resource
 import signal
@@ -59,10 +60,13 @@ class Budget(NamedTuple):
     wall_seconds: float = _WALL_SECONDS
 
     @classmethod
-    def create(cls, cpu_seconds: int, limits: ImageLimits) -> "Budget":
-        """The budget for images within these limits."""
+    def create(
+        cls, cpu_seconds: int, limits: ImageLimits, longest_seconds: float = math.inf
+    ) -> "Budget":
+        """The budget for images within these limits. ``longest_seconds``: of real time."""
         memory_bytes = max(_MEMORY_BYTES, limits.image_pixels * _BYTES_A_PIXEL)
-        return cls(cpu_seconds, memory_bytes, max(_WALL_SECONDS, cpu_seconds * _WALL_SHARE))
+        wall_seconds = max(_WALL_SECONDS, cpu_seconds * _WALL_SHARE)
+        return cls(cpu_seconds, memory_bytes, min(wall_seconds, longest_seconds))
 
 
 class DecodingRequest(NamedTuple):
