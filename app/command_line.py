@@ -9,7 +9,7 @@ import typer
 
 from app.core.config import get_settings
 from app.core.foreign_text import escape_controls
-from app.core.redaction import redact
+from app.core.redaction import redact_wrong
 
 DEFAULT_URL = ""  # whatever the environment and the settings name: see _choose_url
 COMMAND_ATTEMPTS = 3  # of a request that somebody waits for at a terminal: within a second
@@ -26,7 +26,7 @@ def _choose_url(url: str) -> str:
         parts = None
     if parts is None or parts.scheme not in _SCHEMES or not parts.hostname:
         raise typer.BadParameter(
-            f"{redact(url)} is no address that begins with http:// or https://"
+            f"{redact_wrong(url)} is no address that begins with http:// or https://"
         )
     return url
 

@@ -229,5 +229,6 @@ def test_an_address_shows_no_password_when_nothing_answers() -> None:
         answer = run(*arguments, CLASSIFIER_URL=url, ADMIN_TOKEN=CANARY * 6)
         assert "no classification service at http://***@127.0.0.1:" in answer.stderr
         assert CANARY not in answer.stderr
-    answer = run("dead", "list", "--url", f"ftp://user:{CANARY}@host")
-    assert answer.returncode == 2 and CANARY not in answer.stderr
+    for url in (f"ftp://user:{CANARY}@host", f"user:{CANARY}@host", f"user:{CANARY}"):
+        answer = run("dead", "list", "--url", url)
+        assert answer.returncode == 2 and CANARY not in answer.stderr
