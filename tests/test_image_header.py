@@ -7,12 +7,8 @@ import pytest
 from PIL import Image
 
 from app.api.image_header import ImageHeader, ImageHeaderReader
-from app.core.errors import (
-    MalformedImageError,
-    ServiceError,
-    UnsupportedCodingError,
-    UnsupportedImageError,
-)
+from app.core.errors import ServiceError
+from app.core.image_errors import MalformedImageError, UnsupportedCodingError, UnsupportedImageError
 from tests.jpeg_files import Scan, make_jpeg, render_scan, segment
 from tests.workplace import read_sample
 

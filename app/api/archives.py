@@ -11,12 +11,8 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from app.core.errors import (
-    MalformedArchiveError,
-    MalformedImageError,
-    TooManyImagesError,
-    UnsafeArchiveError,
-)
+from app.core.errors import MalformedArchiveError, TooManyImagesError, UnsafeArchiveError
+from app.core.image_errors import MalformedImageError
 
 _ENCRYPTED = 0x1
 

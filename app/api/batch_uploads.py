@@ -23,7 +23,6 @@ from app.core.config import Settings
 from app.core.errors import (
     BatchTooLargeError,
     InvalidRequestError,
-    MalformedImageError,
     MalformedUploadError,
     MissingImagesError,
     ServiceError,
@@ -31,6 +30,7 @@ from app.core.errors import (
     TooManyImagesError,
     UnreadPartsError,
 )
+from app.core.image_errors import MalformedImageError
 from app.jobs.batch import MOST_IMAGES, BatchImage
 from app.jobs.content import ContentDigest
 from app.jobs.idempotency import create_batch_fingerprint

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from app.api import problems
 from app.api.version_prefix import PREFIX
 from app.core.errors import (
-    IMAGE_ERRORS,
     InternalError,
     JobErasedError,
     JobNotFoundError,
     ServiceError,
     ServiceUnavailableError,
 )
+from app.core.image_errors import IMAGE_ERRORS
 from app.core.job_errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,

@@ -8,7 +8,7 @@ of the web process. Layouts: ITU T.81 annex B (JPEG), W3C PNG section 11.2.2 (PN
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.errors import MalformedImageError, UnsupportedCodingError, UnsupportedImageError
+from app.core.image_errors import MalformedImageError, UnsupportedCodingError, UnsupportedImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"

@@ -2,7 +2,7 @@
 
 from app.api.image_header import ImageHeader, ImageHeaderReader
 from app.core.config import LimitSettings
-from app.core.errors import EmptyFileError, FileTooLargeError, ImageTooLargeError
+from app.core.image_errors import EmptyFileError, FileTooLargeError, ImageTooLargeError
 
 
 def create_size_error(limits: LimitSettings) -> FileTooLargeError:
@@ -11,7 +11,7 @@ def create_size_error(limits: LimitSettings) -> FileTooLargeError:
 
 
 class ImageInspector:
-    """Takes one file piece by piece. Raises :data:`app.core.errors.IMAGE_ERRORS`."""
+    """Takes one file piece by piece. Raises :data:`app.core.image_errors.IMAGE_ERRORS`."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits

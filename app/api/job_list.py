@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from app.api import job_list_documentation as documentation
 from app.api.direct_route import create_answer, create_router, get_service
-from app.api.job_paths import ANONYMOUS
 from app.api.job_documents import describe_listed
+from app.api.job_paths import ANONYMOUS
 from app.api.query_parameters import read_choice, read_number
 from app.jobs.job import JobState
 from app.jobs.job_lists import Position

@@ -15,27 +15,29 @@ from app.api.documentation import (
 )
 from app.core.errors import (
     CrossOriginError,
-    EmptyFileError,
-    FileTooLargeError,
     IdempotencyKeyInUseError,
     IdempotencyKeyReusedError,
-    ImageTooLargeError,
     InvalidIdempotencyKeyError,
     InvalidRequestError,
     JobErasedError,
     JobExpiredError,
-    MalformedImageError,
     MalformedUploadError,
     MissingFileError,
     NotMultipartError,
     QueueFullError,
-    ServiceUnavailableError,
     ResultsFullError,
+    ServiceUnavailableError,
     SlowUploadError,
     StorageFullError,
+    UnreadPartsError,
+)
+from app.core.image_errors import (
+    EmptyFileError,
+    FileTooLargeError,
+    ImageTooLargeError,
+    MalformedImageError,
     UnsupportedCodingError,
     UnsupportedImageError,
-    UnreadPartsError,
 )
 from app.jobs.answer_options import DEFAULT_TOP_K, LARGEST_TOP_K
 from app.jobs.job import Priority

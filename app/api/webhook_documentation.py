@@ -6,14 +6,16 @@ from app.api.documentation import REQUEST_ID_HEADER, problem_responses
 from app.core.errors import (
     BadRequestError,
     CrossOriginError,
-    DeliveryNotFoundError,
     InvalidRequestError,
     NotJsonError,
+    ResultsFullError,
     ServiceError,
     ServiceUnavailableError,
-    ResultsFullError,
     SlowUploadError,
     StorageFullError,
+)
+from app.core.webhook_errors import (
+    DeliveryNotFoundError,
     TooManyWebhooksError,
     WebhookAddressError,
     WebhookDisabledError,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
-from app.classify_command.journal import Journal, NoJournal, open_journal
 from app.classify_command.formats import Format
+from app.classify_command.journal import Journal, NoJournal, open_journal
 from app.classify_command.outputs import Output, create_output
 from app.classify_command.progress import create_progress
 from app.classify_command.run import Run

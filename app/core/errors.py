@@ -160,13 +160,6 @@ class MisdirectedRequestError(ServiceError):
     )
 
 
-class FileTooLargeError(ServiceError):
-    """Raised when an upload outgrows MAX_FILE_SIZE."""
-
-    status, code, title = 413, "file-too-large", "File too large"
-    detail = "The image file is too large. Send a smaller one."
-
-
 class BatchTooLargeError(ServiceError):
     """Raised when the images of a batch take more than QUEUE_MAX_BYTES, and never could wait."""
 
@@ -201,13 +194,6 @@ class HeadTooLargeError(ServiceError):
     detail = "The request has too many headers, or too much in them, its address or its trailers."
 
 
-class ImageTooLargeError(ServiceError):
-    """Raised when an image has too many pixels, whatever its file's size."""
-
-    status, code, title = 413, "image-too-large", "Image has too many pixels"
-    detail = "The image has too many pixels. Scale it down."
-
-
 class NotMultipartError(ServiceError):
     """Raised when a body is not multipart/form-data."""
 
@@ -223,30 +209,6 @@ class NotJsonError(ServiceError):
 
     status, code, title = 415, "not-json", "Not JSON"
     detail = "Send JSON with the header 'Content-Type: application/json'."
-
-
-class UnsupportedImageError(ServiceError):
-    """Raised when an upload is neither JPEG nor PNG by its first bytes."""
-
-    status, code, title = 415, "unsupported-image", "Not a JPEG or PNG image"
-    detail = "The file is neither JPEG nor PNG, whatever its name says. Convert it first."
-
-
-class UnsupportedCodingError(UnsupportedImageError):
-    """Raised when a JPEG is coded in a way that hardly any program reads, and no browser."""
-
-    status = 422
-    detail = (
-        "The JPEG is arithmetic-coded, lossless or hierarchical, which no browser shows. Export it "
-        "as an ordinary JPEG, or as PNG."
-    )
-
-
-class MalformedImageError(ServiceError):
-    """Raised when an upload begins like an image but its header makes no sense."""
-
-    status, code, title = 422, "malformed-image", "Damaged image header"
-    detail = "The image's header is damaged or incomplete. Export it again and resubmit."
 
 
 class InvalidRequestError(ServiceError):
@@ -277,13 +239,6 @@ class UnreadPartsError(InvalidRequestError):
         "The form holds more than 1,000 fields that nobody reads, or too many bytes beside its "
         "images. Send the images alone."
     )
-
-
-class EmptyFileError(InvalidRequestError):
-    """Raised when the uploaded file has no bytes."""
-
-    code, title = "empty-file", "Empty file"
-    detail = "The file is empty. Send a JPEG or PNG image."
 
 
 class TooManyImagesError(InvalidRequestError):
@@ -356,60 +311,6 @@ class DeadLetterNotFoundError(NotFoundError):
     detail = "No dead letter has this id. It was retried, purged, or has expired."
 
 
-class WebhooksClosedError(ServiceError):
-    """Raised when webhooks are asked for and there is no history to make them from."""
-
-    status, code, title = 403, "webhooks-closed", "No webhooks here"
-    detail = (
-        "This service keeps no history, which webhooks are made from: QUEUE_HISTORY_LENGTH is 0."
-    )
-
-
-class WebhookNotFoundError(NotFoundError):
-    """Raised when no webhook of the caller's has the id."""
-
-    code, title = "webhook-not-found", "Webhook not found"
-    detail = "No webhook has this id. It was never registered, or is deleted."
-
-
-class WebhookAddressError(InvalidRequestError):
-    """Raised when a webhook's URL leads where deliveries never go."""
-
-    code, title = "webhook-address-refused", "Webhook address refused"
-    detail = "Webhooks go to public addresses only, unless WEBHOOK_ALLOWED_NETWORKS names others."
-
-
-class WebhookPortError(InvalidRequestError):
-    """Raised when a webhook's URL names a port that deliveries never go to."""
-
-    code, title = "webhook-port-refused", "Webhook port refused"
-    detail = (
-        "Webhooks go to port 80, port 443, or one from 1024 on that is not among "
-        "WEBHOOK_DENIED_PORTS."
-    )
-
-
-class TooManyWebhooksError(ServiceError):
-    """Raised when WEBHOOK_MAX_ENDPOINTS is reached."""
-
-    status, code, title = 409, "too-many-webhooks", "Too many webhooks"
-    detail = "There are as many webhooks as allowed. Delete one first."
-
-
-class WebhookDisabledError(ServiceError):
-    """Raised when a delivery shall go to a webhook that takes none any more."""
-
-    status, code, title = 409, "webhook-disabled", "Webhook disabled"
-    detail = "Its webhook is deleted or has answered 410 Gone. Register it anew."
-
-
-class DeliveryNotFoundError(NotFoundError):
-    """Raised when no delivery of the caller's has the id."""
-
-    code, title = "delivery-not-found", "Delivery not found"
-    detail = "No delivery has this id. It was never made, or is too old to be kept."
-
-
 class QueueFullError(ServiceError):
     """Raised when QUEUE_MAX_JOBS or QUEUE_MAX_BYTES is reached."""
 
@@ -454,13 +355,3 @@ class StorageFullError(ServiceUnavailableError):
     code, title = "storage-full", "No room for another image"
     detail = "The service has no room for another image. Try again later."
     retry_after_seconds = 10
-
-
-# How an image is refused on its way; in a batch its job fails so.
-IMAGE_ERRORS: tuple[type[ServiceError], ...] = (
-    FileTooLargeError,
-    ImageTooLargeError,
-    UnsupportedImageError,
-    MalformedImageError,
-    EmptyFileError,
-)

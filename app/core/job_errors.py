@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from app.core.errors import IMAGE_ERRORS, ServiceError
+from app.core.errors import ServiceError
+from app.core.image_errors import IMAGE_ERRORS
 
 
 class JobFailedError(ServiceError):

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from app.core.config import WebhookSettings
-from app.core.errors import InvalidRequestError, WebhookAddressError, WebhookPortError
+from app.core.errors import InvalidRequestError
+from app.core.webhook_errors import WebhookAddressError, WebhookPortError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -8,7 +8,7 @@ import redis.asyncio
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import DeliveryNotFoundError, WebhookDisabledError
+from app.core.webhook_errors import DeliveryNotFoundError, WebhookDisabledError
 from app.jobs.redis_guard import RedisGuard
 from app.webhooks.script import Rules, render_script
 from app.webhooks.webhook import Delivery

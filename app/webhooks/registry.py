@@ -9,7 +9,7 @@ import redis.asyncio
 
 from app.core import keys
 from app.core.config import Settings
-from app.core.errors import TooManyWebhooksError, WebhookNotFoundError, WebhooksClosedError
+from app.core.webhook_errors import TooManyWebhooksError, WebhookNotFoundError, WebhooksClosedError
 from app.jobs.redis_guard import RedisGuard
 from app.webhooks.addresses import AddressGuard
 from app.webhooks.script import Rules, render_script

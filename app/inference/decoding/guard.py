@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from app.core.errors import ServiceError
 from app.core.job_errors import (
     JOB_ERRORS,
     DecoderLostError,
@@ -27,7 +28,6 @@ from app.core.job_errors import (
     ImageTooCostlyError,
     JobFailedError,
 )
-from app.core.errors import ServiceError
 from app.inference.decoding.examination import ImageLimits
 from app.inference.images import Framing
 from app.inference.resizing import Pixels
