@@ -332,6 +332,14 @@ def test_every_problem_type_explains_itself(client: Client) -> None:
     assert_problem(client.get("/problems/no-such-problem"), 404, "not-found")
 
 
+def test_a_type_of_two_kinds_explains_both(client: Client) -> None:
+    explanation = client.get("/problems/unsupported-image").json()
+    (other,) = explanation["others"]
+    assert (explanation["status"], other["status"]) == (415, 422)
+    assert "neither JPEG nor PNG" in explanation["detail"] and "arithmetic" in other["detail"]
+    assert explanation["title"] != other["title"]
+
+
 def test_a_callers_request_id_is_kept_when_it_is_harmless(client: Client) -> None:
     kept = client.get("/health/live", headers={"X-Request-ID": "order-4711"})
     assert kept.headers["x-request-id"] == "order-4711"

@@ -20,6 +20,7 @@ from app.main import create_app
 from tests.api_client import assert_problem, png_head, submit
 from tests.api_server import run_api
 from tests.batch_desk import IMAGE, BatchDesk
+from tests.jpeg_files import Scan, make_jpeg, render_frame
 from tests.ledger.ledger_under_test import memory_limit_reached
 from tests.service import wait_until
 from tests.test_dead_letters import PREDICTIONS
@@ -56,18 +57,25 @@ def test_without_custom_ids_there_are_none(desk: BatchDesk) -> None:
 
 
 def test_an_image_that_is_refused_does_not_refuse_the_others(desk: BatchDesk) -> None:
-    images = [IMAGE, b"just text", b"", png_head(0, 10), png_head(16_385, 1), IMAGE]
+    arithmetic = make_jpeg(render_frame(10, 10, 0xC9), [Scan()])
+    bad = [b"just text", arithmetic, b"", png_head(0, 10), png_head(16_385, 1)]
+    images = [IMAGE, *bad, IMAGE]
     batch = desk.submit(images)
     first, *refused, last = [job["job_id"] for job in batch["jobs"]]
-    codes = ["unsupported-image", "empty-file", "malformed-image", "image-too-large"]
-    for job_id, status, code in zip(refused, (415, 422, 422, 413), codes, strict=True):
+    codes = ["unsupported-image"] * 2 + ["empty-file", "malformed-image", "image-too-large"]
+    for job_id, status, code in zip(refused, (415, 422, 422, 422, 413), codes, strict=True):
         assert desk.client.get(f"/status/{job_id}").json()["status"] == "failed"
         document = assert_problem(desk.client.get(f"/result/{job_id}"), status, code)
         assert document["job_id"] == job_id
     assert desk.uploads() == {first, last}
     document = desk.get(batch)
-    assert (document["failed"], document["pending"], document["progress"]) == (4, 2, 66)
-    assert [line["problem"]["code"] for line in desk.read_lines(batch)] == codes
+    assert (document["failed"], document["pending"], document["progress"]) == (5, 2, 71)
+    problems = [line["problem"] for line in desk.read_lines(batch)]
+    assert [problem["code"] for problem in problems] == codes
+    for data, problem in zip(bad[:2], problems, strict=False):
+        alone = submit(desk.client, data).json()
+        for member in ("type", "title", "status", "detail"):
+            assert problem[member] == alone[member]
 
 
 def test_an_image_that_is_too_large_is_told_as_usual(settings: Settings) -> None:

@@ -84,5 +84,9 @@ class IncomingImage:
             content="" if error or not shares else self._digest.value(),
             file_name=self._name,
             custom_id=custom_id,
-            error="" if error is None else render_error(error.code, error.text),
+            error="" if error is None else _record_error(error),
         )
+
+
+def _record_error(error: ServiceError) -> str:
+    return render_error(error.record_code or error.code, error.text)

@@ -75,11 +75,16 @@ def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
 
 @router.get("/problems/{code}")
 async def explain_problem(code: str) -> dict[str, Any]:
-    """What a problem's ``type`` stands for."""
+    """Explain a problem's ``type``, in each status that it comes with."""
+    explanations: dict[int, dict[str, Any]] = {}
     for kind in _kinds(ServiceError):
         if kind.code == code:
-            return {"title": kind.title, "status": kind.status, "detail": kind.detail}
-    raise NotFoundError()
+            explanation = {"title": kind.title, "status": kind.status, "detail": kind.detail}
+            explanations.setdefault(kind.status, explanation)
+    if not explanations:
+        raise NotFoundError()
+    first, *others = explanations.values()
+    return first | ({"others": others} if others else {})
 
 
 def _handle_service_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,8 @@ class ServiceError(Exception):
         "Something went wrong on our side. Try again; if it stays, quote the request id."
     )
     retry_after_seconds: ClassVar[int | None] = None
+    record_code: ClassVar[str] = ""
+    """The name in a job's record, where ``code`` also names another kind of error."""
 
     def __init__(
         self,

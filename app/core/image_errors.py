@@ -27,7 +27,8 @@ class UnsupportedImageError(ServiceError):
 class UnsupportedCodingError(UnsupportedImageError):
     """Raised when a JPEG is coded in a way that hardly any program reads, and no browser."""
 
-    status = 422
+    status, title = 422, "JPEG of a coding that no browser shows"
+    record_code = "unsupported-coding"
     detail = (
         "The JPEG is arithmetic-coded, lossless or hierarchical, which no browser shows. Export it "
         "as an ordinary JPEG, or as PNG."
@@ -53,6 +54,7 @@ IMAGE_ERRORS: tuple[type[ServiceError], ...] = (
     FileTooLargeError,
     ImageTooLargeError,
     UnsupportedImageError,
+    UnsupportedCodingError,
     MalformedImageError,
     EmptyFileError,
 )

@@ -1,4 +1,7 @@
-"""How an accepted job can fail. What a result may say is in :data:`JOB_ERRORS`, by its code."""
+"""How an accepted job can fail.
+
+What a result may say is in :data:`JOB_ERRORS`, by its name in a job's record.
+"""
 
 from typing import ClassVar
 
@@ -136,4 +139,4 @@ _JOB_ERRORS: tuple[type[ServiceError], ...] = (
     ModelUnavailableError,
 )
 
-JOB_ERRORS = {error.code: error for error in _JOB_ERRORS}
+JOB_ERRORS = {error.record_code or error.code: error for error in _JOB_ERRORS}
