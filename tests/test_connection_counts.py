@@ -122,6 +122,20 @@ def test_the_limit_of_open_files_is_raised() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_limit_that_the_system_refuses_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(resource, "setrlimit", refuse)
+            assert raise_file_limit() == hard - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_whoever_is_silent_gives_way_to_others(settings: Settings) -> None:
     with serve(settings, connections=5) as url, open_silent(url, 12) as silent:
         with RawConnection(url) as other:
