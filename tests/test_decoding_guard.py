@@ -1,6 +1,8 @@
 """Decoding in a process of its own: the same pixels, and an end to everything that has none."""
 
+import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import sys
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from app.core.config import LimitSettings
 from app.core.job_errors import (
@@ -31,6 +34,14 @@ LIMITS = LimitSettings()
 
 # Two seconds of a processor for 240 bytes.
 SLOW = make_jpeg(render_frame(10_000, 5_000, PROGRESSIVE), [Scan(), *[Scan(high=1)] * 19])
+
+
+def _draw_in_scans(mode: str) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (5_000, 4_000)).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
 LARGE = make_png(7_000, 7_000, bytes(7_000 * 28_001), colour=6)
 
 
@@ -53,6 +64,7 @@ def test_pixels_are_those_that_are_decoded_without_a_guard(name: str) -> None:
     ("data", "error"),
     [
         (read_sample("cat.jpg")[:5_000], TruncatedImageError),
+        (_draw_in_scans("CMYK")[:20_000], TruncatedImageError),
         (make_png(16_000, 16_000, b""), OversizedImageError),
     ],
 )
@@ -74,9 +86,27 @@ def test_the_kernel_ends_a_decoder_that_takes_too_much_time() -> None:
     assert used < 1.5
 
 
-def test_a_decoder_that_takes_too_much_memory_says_so() -> None:
+@pytest.mark.parametrize(
+    ("data", "megabytes"), [(LARGE, 300), (SLOW, 160), (_draw_in_scans("CMYK"), 180)]
+)
+def test_a_decoder_that_takes_too_much_memory_says_so(data: bytes, megabytes: int) -> None:
+    """Also where libjpeg did not get it, which Pillow takes for damage."""
     with pytest.raises(ImageTooCostlyError):
-        decode_guarded(LARGE, Budget(memory_bytes=300_000_000))
+        decode_guarded(data, Budget(memory_bytes=megabytes * 1_000_000))
+
+
+def test_an_image_without_a_decoder_leaves_no_file_open() -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            GuardedDecoder(SLOW, FRAMING, LIMITS, Budget())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert os.dup(0) == lowest
+    os.close(lowest)
 
 
 def test_a_large_image_is_decoded_without_a_second_copy() -> None:

@@ -10,6 +10,7 @@ from app.core.config import Settings
 from app.jobs.job import Answer, DeathReason, JobState
 from app.jobs.payload_stores import payload_folder
 from app.models.ml_models import LoadedModel
+from app.tasks import classification
 from app.tasks.guarded_jobs import guarded_holder_name
 from tests.image_files import make_png
 from tests.jpeg_files import PROGRESSIVE, Scan, make_jpeg, render_frame
@@ -130,6 +131,27 @@ def test_what_an_outage_left_behind_is_handed_back_first(workplace: Workplace) -
     workplace.ledger.hand_back(guarded_holder_name("holder"))
     workplace.classifier.answer_doorbell()
     assert (workplace.get(job_id).state, workplace.get(job_id).attempts) == ("completed", 2)
+
+
+def test_where_there_is_no_guard_a_costly_image_is_refused(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classification, "CAN_GUARD", False)
+    costly, cat = workplace.submit(COSTLY, CAT)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(costly).error["code"] == "image-too-costly"
+    assert workplace.get(cat).state is JobState.COMPLETED
+
+
+def test_where_there_is_no_guard_a_suspect_is_decoded_as_others_are(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classification, "CAN_GUARD", False)
+    (job_id,) = workplace.submit(CAT)
+    workplace.ledger.claim("holder", Answer("m", "1", "onnxruntime"))
+    workplace.ledger.release("holder", DeathReason.WORKER_LOST)
+    workplace.classifier.answer_doorbell()
+    assert workplace.get(job_id).state is JobState.COMPLETED
 
 
 def test_only_claims_that_are_held_are_moved(workplace: Workplace) -> None:

@@ -13,6 +13,7 @@ from app.celery_app import celery_app
 from app.core.config import Settings
 from app.core.job_errors import (
     DeadlineExceededError,
+    ImageTooCostlyError,
     JobCancelledError,
     JobFailedError,
     ModelUnavailableError,
@@ -21,7 +22,7 @@ from app.core.job_errors import (
     RetryableJobError,
 )
 from app.inference.decoding.examination import examine
-from app.inference.decoding.guard import cpu_alarm
+from app.inference.decoding.guard import CAN_GUARD, cpu_alarm
 from app.inference.engines.engine import Pixels, is_out_of_memory
 from app.inference.images import decode_examined
 from app.jobs.doorbell import TASK_NAME
@@ -284,10 +285,12 @@ class BatchClassifier:
                 if payload is None:
                     raise PayloadLostError()
                 data, is_costly = examine(payload, self._limits)
+                if is_costly and not CAN_GUARD:
+                    raise ImageTooCostlyError()
             except JobFailedError as error:
                 batch.outcomes.append(self._fail(claim, error))
             else:
-                if is_costly or claim.is_suspect:
+                if CAN_GUARD and (is_costly or claim.is_suspect):
                     guarded.append(claim)
                 else:
                     here.append((claim, data))

@@ -40,6 +40,9 @@ _MEMORY_BYTES, _BYTES_A_PIXEL = 1_000_000_000, 20
 # Ten times what the processor needs, on a machine with that much else to do.
 _WALL_SECONDS, _WALL_SHARE = 30.0, 10
 
+CAN_GUARD = sys.platform == "linux"
+"""Whether this system has what a guarded decoder needs: memory files, and limits that are kept."""
+
 REFUSED = 3
 """The exit code of a decoder that has written an error instead of pixels."""
 
@@ -109,20 +112,24 @@ class GuardedDecoder:
         )
         # A memory file each way, which both sides share: no pipe that fills, nothing on a disk.
         self._output = os.memfd_create("pixels")
+        try:
+            self._process = self._start(data, request)
+        except BaseException:
+            os.close(self._output)
+            raise
+
+    def _start(self, data: bytes, request: DecodingRequest) -> "subprocess.Popen[bytes]":
         upload = os.memfd_create("upload")
         try:
             with open(upload, "wb", closefd=False) as file:
                 file.write(data)
             os.lseek(upload, 0, os.SEEK_SET)
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*_PYTHON, json.dumps(request)],
                 stdin=upload,
                 stdout=self._output,
                 env=_list_environment(),
             )
-        except BaseException:
-            os.close(self._output)
-            raise
         finally:
             os.close(upload)
 
