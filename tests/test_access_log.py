@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from httpx2 import Client
 
+from app.api.request_context import RequestIdFilter
 from app.core.config import Settings
-from app.core.logs import MOST_A_SECOND, FloodFilter
+from app.core.logs import MOST_A_SECOND, FloodFilter, configure_logging
 from app.main import create_app
 from tests.api_client import SAMPLE
 from tests.api_server import run_api
@@ -162,3 +163,13 @@ def test_what_was_left_out_is_counted() -> None:
     assert (other, debug) == ("something else", "whoever asks for all of it")
     assert count == "7 lines like those before were left out, in one second"
     assert again == "refused again"
+
+
+def test_an_application_that_starts_again_bounds_uvicorns_lines_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = logging.NullHandler()
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "handlers", [handler])
+    for _ in range(3):
+        configure_logging("INFO", RequestIdFilter())
+    assert len(handler.filters) == 1

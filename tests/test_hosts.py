@@ -1,5 +1,6 @@
 """Which hosts a request may name: what a page that was rebound can't, and all others can."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,23 @@ def test_the_resolver_is_asked_about_names_of_this_machine_alone() -> None:
         for host in ("evil.example", "box", "box.local", "127.0.0.1"):
             ask(url, host)
     assert box.lookups == 0
+
+
+def test_what_is_served_at_a_port_is_not_therefore_served_through_a_socket(
+    tmp_path: Path,
+) -> None:
+    guard, path = serve_from(Box(is_open=True), Settings()), str(tmp_path / "api.sock")
+    with run_api(guard) as url:
+        assert ask(url, "box") == 200
+    with run_api(guard, uds=path):
+        assert send_raw_through(path, ("Host", "box"), path="/").status == 421
+
+
+def test_a_machine_whose_name_is_none_in_the_dns_has_no_full_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "a" * 64)
+    assert asyncio.run(Machine().find_full_name()) == ""
 
 
 @pytest.mark.parametrize(("address", "status"), [("0.0.0.0", 200), ("127.0.0.1", 421)])

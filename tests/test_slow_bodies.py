@@ -1,5 +1,6 @@
 """How long the body of a request is waited for."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator
@@ -169,10 +170,26 @@ def test_what_happens_too_often_is_counted_and_told_once_a_minute(
 ) -> None:
     now = 0.0
     tally = Tally(logging.getLogger("tally"), "refused: %s", clock=lambda: now)
-    tally.count("slow")
-    for _ in range(3):
-        tally.count("slow")
-        tally.count("large")
+
+    async def refuse(*names: str) -> None:
+        for name in names:
+            tally.count(name)
+
+    asyncio.run(refuse("slow", *["slow", "large"] * 3))
     now = 60.0
-    tally.count("slow")
+    asyncio.run(refuse("slow"))
     assert caplog.messages == ["refused: 1 × slow", "refused: 4 × slow, 3 × large"]
+
+
+def test_what_happened_last_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally(logging.getLogger("tally"), "refused: %s", seconds=0.05)
+
+    async def refuse() -> None:
+        for _ in range(4):
+            tally.count("slow")
+        async with asyncio.timeout(10):
+            while len(caplog.messages) < 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(refuse())
+    assert caplog.messages == ["refused: 1 × slow", "refused: 3 × slow"]

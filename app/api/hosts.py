@@ -18,6 +18,8 @@ _REMEMBERED = 256
 
 _EVERY_NAME = "*"
 
+_NO_SERVER = ("", None)
+
 
 class HostGuard:
     """Refuses requests for another host than this service (421).
@@ -32,38 +34,40 @@ class HostGuard:
         allowed = settings.allowed.list_hosts()
         self._names = {"localhost", settings.listen.host.lower(), *allowed}
         self._endings = tuple(name[1:] for name in allowed if name.startswith("*."))
-        # As they come, so that what comes again is not read again.
-        self._known: set[bytes] = set()
+        # As they come, so that what comes again is not read again; with the port where they came
+        # in, which the machine's own names depend on.
+        self._known: set[tuple[bytes, int | None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
         if scope["type"] == "http":
             value = find_host(scope)
-            if value not in self._known and not await self._admit(value, scope):
+            # A Unix socket has no port.
+            port = (scope.get("server") or _NO_SERVER)[1]
+            if (value, port) not in self._known and not await self._admit(value, port):
                 app = create_problem_response(MisdirectedRequestError())
         await app(scope, receive, send)
 
-    async def _admit(self, value: bytes, scope: Scope) -> bool:
+    async def _admit(self, value: bytes, port: int | None) -> bool:
         host = parse_host(value.decode("latin-1"))
-        if host is None or not await self._is_own(host, scope):
+        if host is None or not await self._is_own(host, port):
             return False
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known.add(value)
+        self._known.add((value, port))
         return True
 
-    async def _is_own(self, host: Host, scope: Scope) -> bool:
+    async def _is_own(self, host: Host, port: int | None) -> bool:
         # Any address: rebinding takes a name, and a page that came from an address stays there.
         if host.is_address or host.name in self._names or _EVERY_NAME in self._names:
             return True
-        return host.name.endswith(self._endings) or await self._is_machine(host.name, scope)
+        return host.name.endswith(self._endings) or await self._is_machine(host.name, port)
 
-    async def _is_machine(self, name: str, scope: Scope) -> bool:
+    async def _is_machine(self, name: str, port: int | None) -> bool:
         """Whether it is a name of this machine, where others can reach the service."""
         own_name = self._machine.get_name()
         label = own_name.partition(".")[0]
-        # A Unix socket has no port, and nobody beyond this machine.
-        _, port = scope.get("server") or ("", None)
+        # Nobody beyond this machine reaches a Unix socket.
         if name.partition(".")[0] != label or port is None:
             return False
         if not self._machine.listens_beyond_loopback(port):

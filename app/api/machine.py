@@ -44,7 +44,8 @@ class Machine:
 def _look_up_full_name() -> str:
     try:
         answers = socket.getaddrinfo(socket.gethostname(), None, flags=socket.AI_CANONNAME)
-    except OSError:
+    except (OSError, UnicodeError):
+        # A label of more than 63 characters is no name in the DNS, yet a host may be called so.
         return ""
     return answers[0][3].lower().removesuffix(".")
 

@@ -62,4 +62,7 @@ def configure_logging(level: str, request_id: logging.Filter) -> None:
     root.propagate = False
     flood = FloodFilter()
     for bounded in (handler, *logging.getLogger("uvicorn").handlers):
+        # uvicorn's outlive an application: one that is started again has left its own there.
+        for former in [item for item in bounded.filters if isinstance(item, FloodFilter)]:
+            bounded.removeFilter(former)
         bounded.addFilter(flood)
