@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Generator
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from app.api.direct_route import get_settings
 from app.core.errors import SlowUploadError
@@ -21,7 +23,7 @@ _MOST_GRACE = 2
 
 
 class Patience:
-    """How long the next piece of a body is waited for.
+    """The time for which the next piece of a body is waited for.
 
     Only waiting uses it up: a body is not blamed for what the service does between two pieces.
     """
@@ -52,16 +54,50 @@ async def read_body(request: Request, longest_seconds: float) -> AsyncIterator[b
     patience = Patience(get_settings(request).http, longest_seconds)
     more = True
     while more:
-        began = time.monotonic()
+        waited_seconds = 0.0
+        steps = request.receive().__await__()
+        # Most bodies are there already, which a timeout would cost more than all else here.
         try:
-            async with asyncio.timeout(patience.left()):
-                message = await request.receive()
-        except TimeoutError:
-            _refusals.count(SlowUploadError.code)
-            raise SlowUploadError() from None
+            step = next(steps)
+        except StopIteration as arrived:
+            message = arrived.value
+        else:
+            began = time.monotonic()
+            message = await _wait(_Begun(steps, step), patience.left())
+            waited_seconds = time.monotonic() - began
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece, more = message.get("body", b""), message.get("more_body", False)
-        patience.account(time.monotonic() - began, len(piece))
+        patience.account(waited_seconds, len(piece))
         if piece:
             yield piece
+
+
+async def _wait(arriving: Awaitable[Message], seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await arriving
+    except TimeoutError:
+        _refusals.count(SlowUploadError.code)
+        raise SlowUploadError() from None
+
+
+class _Begun(Generator[Any, Any, Message], Awaitable[Message]):
+    """An awaitable whose first step was taken outside: ``step`` is what it waits for."""
+
+    def __init__(self, steps: Generator[Any, Any, Message], step: Any) -> None:
+        self._steps = steps
+        self._step = step
+        self._is_handed_on = False
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        return self
+
+    def send(self, value: Any) -> Any:
+        if self._is_handed_on:
+            return self._steps.send(value)
+        self._is_handed_on = True
+        return self._step
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
