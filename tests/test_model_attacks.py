@@ -11,7 +11,7 @@ from torch import nn
 
 from app.core.errors import ConfigurationError
 from app.inference.checkpoints import load_checkpoint
-from app.inference.examination import FILE_OPERATORS
+from app.inference.model_archives import FILE_OPERATORS
 from app.models.manifest import load_manifest
 from tests import model_files
 from tests.model_files import describe, read_entry, rewrite, source_of

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
+
+from app.core import networks
 
 UNKNOWN = "unknown"
 """The address of a sender whom a proxy does not name (RFC 7239, 6.2 and 6.3)."""
@@ -23,7 +24,7 @@ _SCHEMES = ("http", "https")
 
 
 class Hop(NamedTuple):
-    """What one proxy says of the request that it got; empty where it says nothing."""
+    """A proxy's account of the request that it got; empty where it says nothing."""
 
     address: str = ""
     scheme: str = ""
@@ -38,15 +39,10 @@ def read_address(text: str) -> str:
     """
     match = _NODE.fullmatch(text)
     try:
-        address = ip_address((match["literal"] or match["address"]) if match else text)
+        text = (match["literal"] or match["address"]) if match else text
+        return str(networks.read_address(text))
     except ValueError:
         return UNKNOWN
-    return str(unwrap(address))
-
-
-def unwrap(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address in an IPv6 one that a socket for both kinds shows, else the same."""
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def read_scheme(text: str) -> str:

@@ -8,7 +8,6 @@ not wrapped at all.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,9 +20,9 @@ from app.api.forwarded_header import (
     read_hops,
     read_scheme,
     split,
-    unwrap,
 )
 from app.api.host_header import find_host, parse_host
+from app.core import networks
 from app.core.config import TrustedSettings
 
 _FORWARDED = b"forwarded"
@@ -49,7 +48,7 @@ Headers = dict[bytes, list[str]]
 
 
 class Account(NamedTuple):
-    """What is believed of a request; empty where nothing is."""
+    """The part of a request's headers that is believed; empty where nothing is."""
 
     address: str
     scheme: str
@@ -97,10 +96,9 @@ class ForwardingMiddleware:
 
     def _look_up(self, text: str) -> bool:
         try:
-            address = unwrap(ip_address(text))
+            return networks.is_in_any(networks.read_address(text), self._networks)
         except ValueError:
             return False
-        return any(address in network for network in self._networks)
 
     def _read(self, headers: Headers) -> Account:
         standard = self._follow(read_hops(headers.get(_FORWARDED, [])))
@@ -135,13 +133,16 @@ def _first(values: list[str]) -> str:
 
 
 def _last(hops: list[Hop], field: str) -> str:
-    """What the farthest hop says that says anything."""
+    """Return a field of the farthest hop that has it."""
     said = [value for hop in hops if (value := getattr(hop, field))]
     return said[-1] if said else ""
 
 
 def _agree(one: str, other: str, otherwise: str = "") -> str:
-    """What is said. A proxy that writes one kind may pass on the other as a client wrote it."""
+    """Return the one that is there, ``otherwise`` for two that differ.
+
+    A proxy that writes one kind of header may pass on the other as a client wrote it.
+    """
     if one and other and one != other:
         return otherwise
     return one or other

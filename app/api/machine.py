@@ -6,11 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from ipaddress import ip_address
+
+from app.core.networks import read_address
 
 
 class Machine:
-    """What the operating system says of names and sockets."""
+    """The names and sockets of this machine, as the operating system knows them."""
 
     def __init__(self) -> None:
         self._looking: asyncio.Task[str] | None = None
@@ -35,7 +36,7 @@ class Machine:
         """
         if port not in self._is_open:
             self._is_open[port] = any(
-                own_port == port and not ip_address(address.partition("%")[0]).is_loopback
+                own_port == port and not read_address(address.partition("%")[0]).is_loopback
                 for address, own_port in _list_listening()
             )
         return self._is_open[port]

@@ -1,11 +1,12 @@
 """The settings of how the service is reached over HTTP, in groups like those beside."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 
 from pydantic import BaseModel, Field, field_validator
 
-from app.core.setting_lists import read_networks, split_list
+from app.core.networks import Network, read_networks
+from app.core.setting_lists import split_list
 
 # Scheme, host and port, as browsers send it: no path, not even a slash.
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -81,10 +82,10 @@ class TrustedSettings(BaseModel):
         return text
 
     @staticmethod
-    def _read(text: str) -> list[IPv4Network | IPv6Network]:
+    def _read(text: str) -> list[Network]:
         return read_networks(",".join(part for part in split_list(text) if part != _UNIX))
 
-    def list_proxies(self) -> list[IPv4Network | IPv6Network]:
+    def list_proxies(self) -> list[Network]:
         """The networks, one by one."""
         return self._read(self.proxies)
 

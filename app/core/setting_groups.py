@@ -11,8 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SecretStr, field_validator
 from redis.connection import ConnectionPool, parse_url
 
+from app.core.networks import read_networks
 from app.core.sentinel_url import SENTINEL_SCHEME, find_sentinel_url
-from app.core.setting_lists import read_networks, split_list
+from app.core.setting_lists import split_list
 
 DEFAULT_MODEL_PATH = Path("./models/classifier.pth")
 

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from app.core.errors import ConfigurationError
-from app.inference.examination import FILE_OPERATORS, create_refusal, open_archive
+from app.inference.model_archives import FILE_OPERATORS, create_refusal, open_archive
 
 _ENTRIES = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json"

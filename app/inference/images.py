@@ -41,7 +41,7 @@ _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 
 
 class Framing(Protocol):
-    """The square that a model takes; :class:`app.models.framing.ModelManifest` says it."""
+    """The square that a model takes; :class:`app.models.manifest.ModelManifest` says it."""
 
     @property
     def input_size(self) -> int:
@@ -76,7 +76,7 @@ def decode(data: bytes, framing: Framing, limits: ImageLimits) -> Pixels:
 
 
 def decode_examined(data: bytes, framing: Framing, limits: ImageLimits) -> Pixels:
-    """The same for what :func:`~app.inference.decoding.examination.examine` has let pass."""
+    """Decode what :func:`~app.inference.decoding.examination.examine` has let pass; else alike."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             check_size(image.size, limits)

@@ -11,7 +11,7 @@ import re
 import warnings
 from pathlib import Path
 
-from app.inference.examination import FILE_OPERATORS, create_refusal, open_archive
+from app.inference.model_archives import FILE_OPERATORS, create_refusal, open_archive
 
 # What models of PyTorch's own modules use. Others talk to processes, debuggers and libraries.
 _NAMESPACES = frozenset({"aten", "prim", "quantized"})

@@ -11,9 +11,8 @@ from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from app.core.config import WebhookSettings
 from app.core.errors import InvalidRequestError
+from app.core.networks import Address, is_in_any, read_networks, unwrap
 from app.core.webhook_errors import WebhookAddressError, WebhookPortError
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LONGEST_URL = 2000
 
@@ -44,15 +43,14 @@ class AddressGuard:
 
     def __init__(self, settings: WebhookSettings) -> None:
         self._denied_ports = frozenset(settings.list_denied_ports())
-        texts = (settings.allowed_networks or "").split(",")
-        self._allowed = [ipaddress.ip_network(text.strip()) for text in texts if text.strip()]
+        self._allowed = read_networks(settings.allowed_networks or "")
 
     def read_url(self, text: str) -> str:
         """The URL as the WHATWG standard writes it, where ``http://0x7f.1`` is ``127.0.0.1``.
 
         Raises :class:`InvalidRequestError`, :class:`WebhookAddressError` and
-        :class:`WebhookPortError`. Names are not
-        resolved: what they lead to may change, so that is checked at each connection.
+        :class:`WebhookPortError`. Names are not resolved: what they lead to may change, so that is
+        checked at each connection.
         """
         if len(text) > _LONGEST_URL:
             raise InvalidRequestError(f"url must have {_LONGEST_URL:,} characters at most.")
@@ -82,25 +80,25 @@ class AddressGuard:
 
     def allows(self, address: Address, port: int | None = None) -> bool:
         """Whether deliveries may go there, and to that port if one is given."""
-        meant = _unwrap(address)
-        # Of another version it is in none.
-        if any(meant in network for network in self._allowed):
+        meant = _find_meant(address)
+        if is_in_any(meant, self._allowed):
             return True
-        return _is_public(meant) and (port is None or self._is_open(port))
+        return _is_public(meant) and self._is_open(port)
 
     def _is_open(self, port: int | None) -> bool:
-        if port is None or port < _FIRST_FREE_PORT:
-            return port is None or port in _WEB_PORTS
-        return port not in self._denied_ports
+        if port is None:
+            return True
+        return port in _WEB_PORTS if port < _FIRST_FREE_PORT else port not in self._denied_ports
 
 
-def _unwrap(address: Address) -> Address:
-    """The IPv4 address that one of IPv6 stands for, or itself."""
+def _find_meant(address: Address) -> Address:
+    """Return the IPv4 address that one of IPv6 stands for on its way, else the address."""
+    address = unwrap(address)
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+    return address.sixtofour or address
 
 
 def _is_public(address: Address) -> bool:
@@ -108,6 +106,6 @@ def _is_public(address: Address) -> bool:
     # documentation, Teredo.
     if not address.is_global or address.is_multicast or address.is_reserved:
         return False
-    if any(address in network for network in _NOT_PUBLIC):
+    if is_in_any(address, _NOT_PUBLIC):
         return False
     return address.version == 4 or address in _PUBLIC_IPV6

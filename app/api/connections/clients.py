@@ -1,27 +1,25 @@
-"""Who a connection is counted for: the machine or the network at its other end."""
+"""The clients that connections are counted for: the machine or the network at its other end."""
 
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address
+
+from app.core.networks import Network, is_in_any, read_address
 
 # What a provider gives to a single customer, who may use all of its addresses.
 _IPV6_PREFIX_BITS = 64
 _IPV6_HOST_BITS = 128 - _IPV6_PREFIX_BITS
 
-Network = IPv4Network | IPv6Network
-
 
 def find_client(host: str, trusted: Sequence[Network]) -> str | int | None:
-    """What connections from an address are counted under; ``None`` where they are not.
+    """Return the name that connections from an address are counted under; ``None`` if not at all.
 
     ``host``: empty for a Unix socket. ``trusted``: who speaks for many.
     """
     if not host:
         return None
-    address = ip_address(host)
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
-    if address.is_loopback or any(address in network for network in trusted):
+    address = read_address(host)
+    if address.is_loopback or is_in_any(address, trusted):
         return None
     if isinstance(address, IPv6Address):
         return int(address) >> _IPV6_HOST_BITS
@@ -29,7 +27,7 @@ def find_client(host: str, trusted: Sequence[Network]) -> str | int | None:
 
 
 class ClientCounter:
-    """How many connections each client has. ``most``: that one may have, 0 for any number."""
+    """The number of connections of each client. ``most``: of one, 0 for any number."""
 
     def __init__(self, most: int, trusted: Sequence[Network]) -> None:
         self._most = most
@@ -37,7 +35,7 @@ class ClientCounter:
         self._counts: Counter[str | int] = Counter()
 
     def find(self, host: str) -> str | int | None:
-        """Who a connection from there counts for, if for anybody."""
+        """Return the client that a connection from there counts for, if there is one."""
         return find_client(host, self._trusted) if self._most else None
 
     def enter(self, client: str | int) -> bool:

@@ -46,7 +46,7 @@ class BoundedServer(uvicorn.Server):
                 loop="uvloop",
                 backlog=min(backlog, _LONGEST_BACKLOG),
                 access_log=False,
-                # Nothing here asks where a request came from, nor tells what serves it.
+                # TRUSTED_PROXIES decide whom a request is believed, in the application.
                 proxy_headers=False,
                 server_header=False,
                 **options,

@@ -1,4 +1,4 @@
-"""What the examiners of model files share: PyTorch's archives, and what no model may call."""
+"""PyTorch's archives as the examiners of model files open them, and what no model may call."""
 
 import zipfile
 from collections.abc import Iterator
