@@ -29,6 +29,7 @@ from app.api import (
 )
 from app.api.answer_headers import AnswerHeaders
 from app.api.batch_events import BatchSource
+from app.api.bodies import BodyWatch
 from app.api.compression import CompressionMiddleware
 from app.api.cross_origin import CrossOriginGuard, allow_origins
 from app.api.direct_route import DirectRoute
@@ -129,6 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
+    app.state.body_watch = BodyWatch()
     problems.install_problem_handlers(app)
     documentation.install_openapi(app)
     # Instead of FastAPI's own stack, which costs every request three layers more: error pages and a

@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Generator
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import cast
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
 
 from app.api.direct_route import get_settings
 from app.core.errors import SlowUploadError
@@ -17,6 +15,8 @@ from app.core.tally import Tally
 logger = logging.getLogger(__name__)
 
 _refusals = Tally(logger, "bodies not waited for any longer: %s")
+
+_SWEEP_SECONDS = 1.0
 
 # What a body that came fast may rest, in terms of what it may rest at first.
 _MOST_GRACE = 2
@@ -45,6 +45,44 @@ class Patience:
         self._grace = min(self._grace - waited_seconds + earned, self._most_grace)
 
 
+class BodyWatch:
+    """The bodies that an application waits for, and until when each. One per application.
+
+    They are looked at once a second: a timer for each piece would cost an upload more than reading
+    it.
+    """
+
+    def __init__(self) -> None:
+        self._deadlines: dict[asyncio.Task[object], float] = {}
+        self._expired: set[asyncio.Task[object]] = set()
+        self._is_sweeping = False
+
+    def begin(self, task: "asyncio.Task[object]", deadline: float) -> None:
+        """Cancel what ``task`` waits for at ``deadline``, in the event loop's time."""
+        self._deadlines[task] = deadline
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def end(self, task: "asyncio.Task[object]") -> bool:
+        """Return whether the wait of ``task``, which is over, was cancelled for its deadline."""
+        self._deadlines.pop(task, None)
+        if task not in self._expired:
+            return False
+        self._expired.remove(task)
+        return True
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for task in [task for task, end in self._deadlines.items() if end <= loop.time()]:
+            del self._deadlines[task]
+            self._expired.add(task)
+            task.cancel()
+        self._is_sweeping = bool(self._deadlines)
+        if self._is_sweeping:
+            loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+
 async def read_body(request: Request, longest_seconds: float) -> AsyncIterator[bytes]:
     """Give the pieces of the body as they come; none of them is empty.
 
@@ -52,52 +90,25 @@ async def read_body(request: Request, longest_seconds: float) -> AsyncIterator[b
     for ``longest_seconds``; :class:`ClientDisconnect` when the sender is gone.
     """
     patience = Patience(get_settings(request).http, longest_seconds)
+    watch = cast(BodyWatch, request.app.state.body_watch)
+    task = cast("asyncio.Task[object]", asyncio.current_task())
+    clock = asyncio.get_running_loop().time
     more = True
     while more:
-        waited_seconds = 0.0
-        steps = request.receive().__await__()
-        # Most bodies are there already, which a timeout would cost more than all else here.
+        began = clock()
+        watch.begin(task, began + patience.left())
         try:
-            step = next(steps)
-        except StopIteration as arrived:
-            message = arrived.value
-        else:
-            began = time.monotonic()
-            message = await _wait(_Begun(steps, step), patience.left())
-            waited_seconds = time.monotonic() - began
+            message = await request.receive()
+        except asyncio.CancelledError:
+            if not watch.end(task):
+                raise
+            task.uncancel()
+            _refusals.count(SlowUploadError.code)
+            raise SlowUploadError() from None
+        watch.end(task)
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece, more = message.get("body", b""), message.get("more_body", False)
-        patience.account(waited_seconds, len(piece))
+        patience.account(clock() - began, len(piece))
         if piece:
             yield piece
-
-
-async def _wait(arriving: Awaitable[Message], seconds: float) -> Message:
-    try:
-        async with asyncio.timeout(seconds):
-            return await arriving
-    except TimeoutError:
-        _refusals.count(SlowUploadError.code)
-        raise SlowUploadError() from None
-
-
-class _Begun(Generator[Any, Any, Message], Awaitable[Message]):
-    """An awaitable whose first step was taken outside: ``step`` is what it waits for."""
-
-    def __init__(self, steps: Generator[Any, Any, Message], step: Any) -> None:
-        self._steps = steps
-        self._step = step
-        self._is_handed_on = False
-
-    def __await__(self) -> Generator[Any, Any, Message]:
-        return self
-
-    def send(self, value: Any) -> Any:
-        if self._is_handed_on:
-            return self._steps.send(value)
-        self._is_handed_on = True
-        return self._step
-
-    def throw(self, *error: Any) -> Any:
-        return self._steps.throw(*error)
