@@ -20,7 +20,7 @@ _RUNNERS_UP = 2
 
 
 def _show(text: object, style: str = "") -> Text:
-    """What others have named, as it may be shown; never read as markup."""
+    """Text that others have written, as it may be shown; never read as markup."""
     return Text(escape_controls(str(text)), style=style)
 
 

@@ -76,7 +76,7 @@ async def get_redoc(request: Request) -> Response:
 
 
 async def get_reference_file(request: Request) -> Response:
-    """What the two consist of. Raises :class:`NotFoundError`."""
+    """One of the files that the two consist of. Raises :class:`NotFoundError`."""
     name = request.path_params["name"]
     if name in _OWN:
         return _OWN[name].answer(request)

@@ -22,8 +22,10 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _LONGEST_LOGGED_PATH = 200
 
-# Too slow, too much work, or Redis is away: those who refuse say so once.
-_REFUSALS = frozenset({408, 429, 503})
+# A line for every upload, poll and probe would bury what matters and cost a fifth of an upload's
+# CPU time; one for every refusal, more than the refusal. Too slow, too much work, or Redis is away:
+# those who refuse say so once.
+_QUIET = frozenset({408, 429, 503})
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -48,12 +50,12 @@ def named_request(request_id: str) -> Iterator[None]:
         _request_id.reset(token)
 
 
-def _find_given_id(scope: Scope) -> str:
+def _choose_request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == _RAW_HEADER:
-            text: str = value.decode("latin-1")
-            return text
-    return ""
+            given: str = value.decode("latin-1")
+            return given if _ACCEPTABLE.fullmatch(given) else create_request_id()
+    return create_request_id()
 
 
 class RequestIdFilter(logging.Filter):
@@ -85,9 +87,7 @@ class RequestContextMiddleware:
         if is_head:
             # Answered as GET would be, and ended behind the head.
             scope = {**scope, "method": "GET"}
-        given = _find_given_id(scope)
-        is_named = given and _ACCEPTABLE.fullmatch(given)
-        request_id = given if is_named else create_request_id()
+        request_id = _choose_request_id(scope)
         token = _request_id.set(request_id)
         started = time.perf_counter()
         status = 0
@@ -114,13 +114,13 @@ class RequestContextMiddleware:
                 raise
             await self._answer_unexpected(scope, receive, send_named)
         finally:
-            # A line for every upload, poll and probe would bury what matters and cost a fifth of
-            # an upload's CPU time; one for every refusal, more than the refusal.
-            quiet = status < 400 or status in _REFUSALS
-            level = logging.DEBUG if quiet else logging.INFO
+            level = logging.DEBUG if status < 400 or status in _QUIET else logging.INFO
             if logger.isEnabledFor(level):
-                milliseconds = (time.perf_counter() - started) * 1000
-                # A path may hold anything once decoded, line breaks and terminal codes included.
-                path = ascii(scope["path"])[1:-1][:_LONGEST_LOGGED_PATH]
-                logger.log(level, "%s %s %d %.1f ms", method, path, status, milliseconds)
+                _log(level, method, scope["path"], status, time.perf_counter() - started)
             _request_id.reset(token)
+
+
+def _log(level: int, method: str, path: str, status: int, seconds: float) -> None:
+    # A path may hold anything once decoded, line breaks and terminal codes included.
+    shown = ascii(path)[1:-1][:_LONGEST_LOGGED_PATH]
+    logger.log(level, "%s %s %d %.1f ms", method, shown, status, seconds * 1000)

@@ -19,7 +19,7 @@ _FORMULA = re.compile("[=+@\uff1d\uff0b\uff20\uff0d-]")
 
 
 def escape_controls(text: str) -> str:
-    """As a terminal may show it, in one line: ``\\x1b`` in four letters."""
+    """Return the text as a terminal may show it, in one line: ``\\x1b`` in four letters."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -30,6 +30,6 @@ def render_json(document: Any, indent: int | None = None) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """As a spreadsheet may open it: what would be a formula begins with an apostrophe."""
+    """Return the text as a spreadsheet may open it: a formula gets an apostrophe in front."""
     shown = escape_controls(text)
     return f"'{shown}" if len(text) > 1 and _FORMULA.match(text) else shown

@@ -95,7 +95,7 @@ class TrustedSettings(BaseModel):
 
 
 class HttpSettings(BaseModel):
-    """What connections may hold and how long they may take."""
+    """Bounds of connections: how much they may hold, how long they may take."""
 
     head_bytes: int = Field(
         32_768,

@@ -1,4 +1,4 @@
-"""How much memory the Redis of `classifier up` may use, unless somebody says so."""
+"""The memory that the Redis of `classifier up` may use, unless somebody says how much."""
 
 import os
 from pathlib import Path

@@ -27,7 +27,7 @@ _PROGRESS = 20
 
 
 def guarded_holder_name(holder: str) -> str:
-    """Who holds what a worker process has decoded under guard: the same, by another name."""
+    """Return the name under which a worker process holds what is decoded under guard."""
     return f"{holder}/guarded"
 
 

@@ -61,7 +61,7 @@ class WebhookRegistry:
         return await self._read(owner, [webhook_id.decode() for webhook_id in cast(Any, ids)])
 
     async def get(self, owner: str, webhook_id: str) -> Webhook:
-        """One of them. Raises :class:`WebhookNotFoundError`."""
+        """Return one of them. Raises :class:`WebhookNotFoundError`."""
         found = await self._read(owner, [webhook_id])
         if not found:
             raise WebhookNotFoundError()

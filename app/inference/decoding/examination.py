@@ -1,4 +1,4 @@
-"""What decoding an upload will cost, by what its file says, before a decoder looks at it.
+"""The cost of decoding an upload, by what its file says, before a decoder looks at it.
 
 Numbers were measured on a core of 2023 by ``python -m tests.attacks.decoding_costs``; what the file
 does not say is bounded behind this: :mod:`app.inference.decoding.guard`.
@@ -40,7 +40,7 @@ _HUFFMAN_KINDS = (0xC0, 0xC1, 0xC2)
 
 
 class ImageLimits(Protocol):
-    """What an image may measure; :class:`app.core.config.LimitSettings` says it."""
+    """The largest image that is accepted; :class:`app.core.config.LimitSettings` says it."""
 
     @property
     def image_pixels(self) -> int: ...  # noqa: D102

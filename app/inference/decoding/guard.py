@@ -56,7 +56,7 @@ _PYTHON = (sys.executable, "-W", "ignore", "-m", "app.inference.decoding.decoder
 
 
 class Budget(NamedTuple):
-    """What decoding one image may take. The wall limit is for decoders that wait for something."""
+    """The bounds of decoding one image. The wall limit is for decoders that wait for something."""
 
     cpu_seconds: int = 3
     memory_bytes: int = _MEMORY_BYTES
@@ -163,7 +163,7 @@ class GuardedDecoder:
         os.close(self._output)
 
     def read_pixels(self) -> Pixels:
-        """What :func:`app.inference.images.decode` returns. Once, when it is done.
+        """Return what :func:`app.inference.images.decode` returns. Once, when it is done.
 
         Raises what that raises, :class:`ImageTooCostlyError` for too much time or memory,
         :class:`DecodingStalledError` or :class:`DecoderLostError`.

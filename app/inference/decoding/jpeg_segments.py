@@ -64,7 +64,7 @@ class JpegHeader(NamedTuple):
 
     @property
     def coefficient_bytes(self) -> int:
-        """What a decoder keeps of an image with several scans: two bytes a coefficient."""
+        """The size of the coefficients that decoders keep of several scans: two bytes each."""
         across = max((factors[0] for factors in self.samplings), default=0) or 1
         down = max((factors[1] for factors in self.samplings), default=0) or 1
         samples = sum(x * y for x, y in self.samplings) * self.width * self.height
@@ -103,7 +103,7 @@ def read_header(data: bytes) -> JpegHeader:
 
 
 def count_scans(data: bytes, header: JpegHeader, most: int) -> int:
-    """How many scans the image has, up to its end and not in what lies behind it.
+    """Count the scans of the image, up to its end and not in what lies behind it.
 
     Raises :class:`ImageTooCostlyError` for more than ``most``.
     """
@@ -116,7 +116,7 @@ def count_scans(data: bytes, header: JpegHeader, most: int) -> int:
 
 
 def drop_metadata(data: bytes, header: JpegHeader) -> bytes:
-    """The same image without stray bytes, and without what decoding does not need.
+    """Return the image without stray bytes, and without what decoding does not need.
 
     Kept are what says how colours are stored, and the first piece of EXIF data: it has the
     orientation.

@@ -20,7 +20,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 class PngOutline(NamedTuple):
-    """What the file says of its pixels, and where its chunks are.
+    """The size and depth that the file claims, and where its chunks are.
 
     ``chunks``: kind, start and end of each, in the file.
     """
@@ -37,7 +37,7 @@ class PngOutline(NamedTuple):
 
     @property
     def ancillary_chunks(self) -> int:
-        """How many chunks a decoder may pass over: their names begin with a small letter."""
+        """The number of chunks that decoders may pass over: names with a small letter in front."""
         return sum(kind[:1].islower() for kind, _, _ in self.chunks)
 
 
@@ -73,7 +73,7 @@ def _list_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def drop_metadata(data: bytes, outline: PngOutline) -> bytes:
-    """The same first frame without what decoding does not need."""
+    """Return the first frame without what decoding does not need."""
     seen: set[bytes] = set()
     kept = []
     for kind, start, end in outline.chunks:

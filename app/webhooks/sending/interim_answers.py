@@ -36,7 +36,7 @@ class CountingStream(httpcore2.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """What follows is the answer to this."""
+        """Send a request, or more of it; an answer follows."""
         self._is_asked, self._count = True, 0
         self._head.clear()
         await self._stream.write(buffer, timeout)
