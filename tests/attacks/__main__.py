@@ -37,9 +37,10 @@ def run_attack(attack: Attack) -> tuple[str, bool]:
 
 
 def write_table(document: Path, rows: list[str]) -> None:
-    """Put the table between the document's two marks."""
-    before, _, rest = document.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
+    """Put the table between the document's two marks, which must be there."""
+    before, begin, rest = document.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    assert begin and end, f"{document} has no marks for the table"
     head = "| attack | at e62be41 | now |\n|---|---|---|\n"
     document.write_text(f"{before}{_BEGIN}\n{head}{''.join(rows)}\n{_END}{after}")
 
