@@ -116,11 +116,12 @@ class IncomingBatch:
             raise MalformedUploadError() from error
         if not self._images:
             raise MissingImagesError()
-        custom_ids = self._check_custom_ids()
-        return [
-            image.describe(custom_id, self._shares)
-            for image, custom_id in zip(self._images, custom_ids, strict=True)
-        ]
+        described: list[BatchImage] = []
+        for image, custom_id in zip(self._images, self._check_custom_ids(), strict=True):
+            if len(described) % _PARTS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+            described.append(image.describe(custom_id, self._shares))
+        return described
 
     def fingerprint(self) -> str:
         """What tells whether another batch is the same, once this one is received.

@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 20
 
 # While all uploads together hold more than this in memory, they leave it in small pieces: thousands
 # of senders may each stop just before a large one is full.
-_MUCH_BYTES = 64 << 20
+_MUCH_BYTES = 32 << 20
 _SMALL_PIECE_BYTES = 1 << 16
 
 
