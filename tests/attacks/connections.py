@@ -163,6 +163,7 @@ def _stall_uploads(service: RunningService) -> str:
         held = measure_api_mb(service) - before
         started = time.monotonic()
         for connection in connections:
+            connection.socket.settimeout(30)
             assert connection.read_answer().status == 408
         seconds = time.monotonic() - started
     assert seconds < 30, f"the last ended after {seconds:.0f} s"
