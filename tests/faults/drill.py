@@ -58,7 +58,7 @@ SHORT = Pace(
     away_seconds=1,
     swallow_seconds=3,
     shaky_seconds=3,
-    soft_limit_seconds=1.5,
+    soft_limit_seconds=4,
     max_attempts=2,
     rolls=1,
 )
