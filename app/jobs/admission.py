@@ -32,6 +32,7 @@ _FRESH_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 3600
 
 _MEMORY_FULL = "no room in Redis's memory"
+_CROWDED = "as many results as allowed are kept"
 
 
 class AdmissionGate:
@@ -69,7 +70,7 @@ class AdmissionGate:
         if self._backlog.memory_full:
             raise self._refuse(self._create_results_error(), _MEMORY_FULL)
         if self._is_fresh(self._crowded):
-            raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
+            raise self._refuse(self._create_results_error(), _CROWDED)
         full = self._backlog.jobs >= self._queue.max_jobs
         if full or not self._has_room_for(upload_bytes):
             raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
@@ -140,7 +141,7 @@ class AdmissionGate:
         if reception is Reception.REFUSED:
             raise self._refuse(self._create_queue_error(), f"{self._backlog.jobs} jobs wait")
         if reception is Reception.CROWDED:
-            raise self._refuse(self._create_results_error(), "as many results as allowed are kept")
+            raise self._refuse(self._create_results_error(), _CROWDED)
         if self._refused:
             logger.warning("there is room again, after %d refused uploads", self._refused)
             self._refused = 0

@@ -12,6 +12,7 @@ from app.core.config import Settings
 from app.core.errors import DeadLetterNotFoundError
 from app.jobs.job import Job
 from app.jobs.payloads import PayloadIntake
+from app.jobs.records import read_jobs
 from app.jobs.redis_guard import RedisGuard
 from app.jobs.script import Rules, render_script
 
@@ -83,13 +84,6 @@ class DeadLetters:
         return [job_id.decode() for job_id in cast(list[bytes], await self._guard.call(command))]
 
     async def _read(self, job_ids: Sequence[str]) -> list[Job]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hgetall(keys.job(job_id))
-        records = await self._guard.call(pipeline.execute)
+        jobs = await read_jobs(self._redis, self._guard, job_ids)
         # One may have been retried or have expired in between.
-        return [
-            Job.from_record(job_id, record)
-            for job_id, record in zip(job_ids, records, strict=True)
-            if b"dead" in record
-        ]
+        return [job for job in jobs if job is not None and job.death_reason]

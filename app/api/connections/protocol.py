@@ -38,7 +38,7 @@ _MOST_AHEAD = 200
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. Its server's state is a :class:`ConnectionRegistry`."""
+    """A connection. Its server's state is a :class:`ConnectionRegistry`."""
 
     def __init__(
         self,

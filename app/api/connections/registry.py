@@ -35,7 +35,7 @@ def count_places(settings: Settings, file_limit: int | None) -> int | None:
 
 
 class ConnectionRegistry(ServerState):
-    """What the connections of one server share.
+    """Shared state of the connections of one server.
 
     ``places``: most connections in all, ``None`` for any number.
     """
@@ -59,7 +59,7 @@ class ConnectionRegistry(ServerState):
         self._waiting[connection] = deadline
 
     def go_on(self, connection: Waiting) -> None:
-        """It waits no more."""
+        """Leave the connection open: a request is there."""
         self._waiting.pop(connection, None)
 
     def sweep(self, now: float) -> None:
