@@ -21,7 +21,7 @@ _LONGEST_CHARACTER_BYTES = 4  # in UTF-8
 
 
 class Sink(Protocol):
-    """Where a part of the form goes. ``holds_images``: it is what the form is there for."""
+    """The destination of a part of the form. ``holds_images``: whether parts there are images."""
 
     holds_images: bool
 
